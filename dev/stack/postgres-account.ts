@@ -1,0 +1,141 @@
+// Postgres refuses to run as root. As root, this file finds an account for it, and places for binaries and data that the
+// account can enter even when the checkout lies in a folder closed to others. Without root there is nothing to do.
+import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { promisify } from 'node:util';
+import { StackError } from './stack-error.ts';
+
+const run = promisify(execFile);
+
+/** Open to every account, unlike a home or a temporary folder, and not cleared when the machine starts. */
+const OPEN_FOLDER = '/var/lib/weir';
+
+export type Account = { uid: number; gid: number };
+
+export type PostgresPlace = {
+  initdb: string;
+  postgres: string;
+  dataDir: string;
+  /** undefined: run it as ourselves */
+  account: Account | undefined;
+};
+
+/**
+ * Says with which account, binaries and data folder to run.
+ *
+ * @param dataDir where the data should be; as root it may become a link to a folder that the account can enter
+ */
+export async function prepareAccount(
+  binaries: { initdb: string; postgres: string },
+  dataDir: string,
+): Promise<PostgresPlace> {
+  mkdirSync(dirname(dataDir), { recursive: true });
+  if (process.getuid?.() !== 0) return { ...binaries, dataDir, account: undefined };
+  const account = await findAccount();
+  const reachable = (await canRun(account, binaries.postgres)) ? binaries : copyBinaries(binaries);
+  const place = (await canEnter(account, dirname(dataDir))) ? dataDir : linkData(dataDir);
+  return { initdb: reachable.initdb, postgres: reachable.postgres, dataDir: place, account };
+}
+
+/** Makes the account the owner of a folder; does nothing when we run it as ourselves. */
+export function giveTo(account: Account | undefined, folder: string): void {
+  if (account !== undefined) chownSync(folder, account.uid, account.gid);
+}
+
+/** An account that exists is used: a development stack makes none on somebody's machine. */
+async function findAccount(): Promise<Account> {
+  for (const name of ['postgres', 'nobody']) {
+    const id = async (flag: string) => Number((await run('id', [flag, name])).stdout);
+    try {
+      return { uid: await id('-u'), gid: await id('-g') };
+    } catch {
+      // no such account: the next one
+    }
+  }
+  throw new StackError(
+    'Postgres refuses to run as root and there is no account `postgres` or `nobody` to run it: make one, ' +
+      'run the stack as another user, or set DATABASE_URL to a server that runs',
+  );
+}
+
+async function canRun(account: Account, program: string): Promise<boolean> {
+  return run(program, ['--version'], { ...account, cwd: '/' }).then(
+    () => true,
+    () => false,
+  );
+}
+
+async function canEnter(account: Account, folder: string): Promise<boolean> {
+  return run('/bin/sh', ['-c', 'cd "$1"', 'sh', folder], { ...account, cwd: '/' }).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Copies the whole tree of the package, once per version: the programs find their libraries relative to themselves. */
+function copyBinaries({ initdb, postgres }: { initdb: string; postgres: string }): { initdb: string; postgres: string } {
+  const tree = dirname(dirname(postgres));
+  const { version } = JSON.parse(readFileSync(join(dirname(tree), 'package.json'), 'utf8')) as { version: string };
+  const target = join(openFolder(), `postgres-${version}-${process.platform}-${process.arch}`);
+  if (!existsSync(target)) {
+    const unfinished = mkdtempSync(`${target}.tmp-`);
+    cpSync(tree, unfinished, { recursive: true, verbatimSymlinks: true });
+    chmodSync(unfinished, 0o755);
+    try {
+      renameSync(unfinished, target);
+    } catch (error) {
+      rmSync(unfinished, { recursive: true });
+      if (!existsSync(target)) throw error; // else another stack was quicker
+    }
+  }
+  const moved = (program: string) => join(target, basename(dirname(program)), basename(program));
+  return { initdb: moved(initdb), postgres: moved(postgres) };
+}
+
+/**
+ * The data lies in the open folder and the state folder holds a link to it. The link decides: without it the data
+ * belongs to a state folder that was deleted to begin anew, and is deleted too.
+ */
+function linkData(dataDir: string): string {
+  const target = join(openFolder(), `data-${createHash('sha256').update(dataDir).digest('hex').slice(0, 16)}`);
+  const stat = lstatSync(dataDir, { throwIfNoEntry: false });
+  if (stat?.isSymbolicLink() && readlinkSync(dataDir) === target) return target;
+  if (stat !== undefined) {
+    throw new StackError(
+      `Postgres cannot reach its data in ${dataDir}: run it as root, its account may not enter a folder above. ` +
+        'Open those folders, or remove the data to begin anew',
+    );
+  }
+  rmSync(target, { recursive: true, force: true });
+  symlinkSync(target, dataDir);
+  return target;
+}
+
+function openFolder(): string {
+  try {
+    mkdirSync(OPEN_FOLDER, { recursive: true });
+    chmodSync(OPEN_FOLDER, 0o755);
+  } catch (error) {
+    throw new StackError(
+      `Postgres needs a folder that its account can enter, and ${OPEN_FOLDER} cannot be made: put the checkout and ` +
+        'WEIR_STATE_DIR where other users may enter, or set DATABASE_URL to a server that runs',
+      { cause: error },
+    );
+  }
+  return OPEN_FOLDER;
+}

@@ -1,0 +1,243 @@
+// limits.yaml: rate limits and the budgets of scopes that have none of their own. Read in its whole final shape, whatever part of it
+// is enforced already; what is not is named by `notEnforced`, never dropped without a word.
+
+import { z } from 'zod';
+import type { Tier } from '../task/input.ts';
+import { MAX_LIMIT_NANO_USD } from '../task/money.ts';
+import type { Environment } from './environment.ts';
+import { type ConfigFault, toFaults } from './fault.ts';
+import { applyRateOverrides } from './rate-overrides.ts';
+import { toRecord, withoutUndefined } from './records.ts';
+import { lazily, MODEL_ID, matching, PROVIDER_NAME, parsed, usdAmount, word } from './shapes.ts';
+import type { LayeredFile } from './yaml-file.ts';
+
+export const WINDOWS = ['total', 'hour', 'day', 'week', 'month'] as const;
+export const BUDGET_SCOPES = ['tenant', 'user', 'session', 'task', 'perRequest'] as const;
+
+/** Per minute, and at a time; an absent dimension has no limit. */
+export type RateLimit = { readonly rpm?: number; readonly tpm?: number; readonly maxParallel?: number };
+
+export type PlanLimit = RateLimit & { readonly fairnessWeight: number };
+
+export type LimitDefinition = {
+  readonly unit: 'usd' | 'tokens';
+  readonly window: (typeof WINDOWS)[number];
+  /** nano-USD, or tokens. */
+  readonly amount: bigint;
+  readonly hard: boolean;
+  /** The share of the amount at which a warning event is published. */
+  readonly warnAt: number;
+};
+
+export type Limits = {
+  readonly rates: {
+    /** `default` is there always: the row of a provider without one. Rows have taken what they leave out from it. */
+    readonly providers: Readonly<Record<string, RateLimit>> & { readonly default: RateLimit };
+    /** By `provider/model`. */
+    readonly models: Readonly<Record<string, RateLimit>>;
+    readonly tiers: Readonly<Partial<Record<Tier, RateLimit>>>;
+    readonly plans: Readonly<Record<string, PlanLimit>>;
+  };
+  readonly budgets: Readonly<Record<(typeof BUDGET_SCOPES)[number], readonly LimitDefinition[]>>;
+};
+
+/** As many as the largest amount in nano-USD: what every store can count exactly. */
+const MAX_LIMIT_TOKENS = 9_000_000_000_000_000;
+
+/** A row as the file gives it; `unlimited` is told apart from "left out". */
+export type GivenRate = { [D in keyof RateLimit]?: number | 'unlimited' | undefined };
+
+/** Reads the merged file and lays RATE_… over it. Undefined when there is a fault. */
+export function readLimitsFile(
+  file: LayeredFile,
+  sources: { readonly env: Environment; readonly providers: readonly string[] | undefined },
+  faults: ConfigFault[],
+): Limits | undefined {
+  const result = fileShape().safeParse(file.value);
+  if (!result.success) {
+    faults.push(...toFaults(result.error, file.value, file.locate));
+    return undefined;
+  }
+  const { rates, budgets } = result.data;
+  const found = repeatedLimits(budgets).map((fault) => ({
+    ...fault,
+    source: file.locate(['budgets', fault.scope]),
+  }));
+  faults.push(...found.map(({ key, expected, got, source }) => ({ key, expected, got, source })));
+  const { providers, tiers } = applyRateOverrides(
+    { providers: rates.providers, tiers: presentRows(rates.tiers) },
+    sources,
+    faults,
+  );
+  const base = providers['default'] ?? {};
+  const rows = toRecord(
+    Object.entries(providers).map(([name, row]) => [
+      name,
+      toRateLimit({ ...base, ...withoutUndefined(row) }),
+    ]),
+  );
+  return {
+    rates: {
+      providers: Object.assign(rows, { default: toRateLimit(base) }),
+      models: toRecord(Object.entries(rates.models ?? {}).map(([id, row]) => [id, toRateLimit(row)])),
+      tiers: toRecord(Object.entries(tiers).map(([tier, row]) => [tier, toRateLimit(row)])),
+      plans: toRecord(
+        Object.entries(rates.plans ?? {}).map(([plan, row]) => [
+          plan,
+          { ...toRateLimit(row), fairnessWeight: row.fairnessWeight ?? 1 },
+        ]),
+      ),
+    },
+    budgets,
+  };
+}
+
+const fileShape = lazily(() => {
+  const dimension = parsed(
+    'a whole number from 1 to 1000000000000, or unlimited',
+    (value): number | 'unlimited' | undefined => {
+      if (value === 'unlimited') return value;
+      return Number.isInteger(value) && Number(value) >= 1 && Number(value) <= 1e12
+        ? Number(value)
+        : undefined;
+    },
+  );
+  const rate = { rpm: dimension.optional(), tpm: dimension.optional(), maxParallel: dimension.optional() };
+  const row = z.strictObject(rate);
+  const weight = parsed('a number from 0.001 to 1000', (value) =>
+    typeof value === 'number' && value >= 0.001 && value <= 1_000 ? value : undefined,
+  );
+  const name = (what: string) =>
+    matching(`${what} of 1 to 40 characters out of A-Z a-z 0-9 . _ -`, PROVIDER_NAME);
+  const limits = z.array(limitShape(true)).default([]);
+  return z.strictObject({
+    rates: z.strictObject({
+      providers: z
+        .record(name('a provider'), row)
+        .refine((rows) => Object.hasOwn(rows, 'default'), 'a row named default'),
+      models: z.record(matching('a model as provider/model', MODEL_ID), row).optional(),
+      tiers: z
+        .strictObject({ small: row.optional(), medium: row.optional(), large: row.optional() })
+        .optional(),
+      plans: z
+        .record(name('a plan'), z.strictObject({ ...rate, fairnessWeight: weight.optional() }))
+        .optional(),
+    }),
+    budgets: z.strictObject({
+      tenant: limits,
+      user: limits,
+      session: limits,
+      task: limits,
+      perRequest: z.array(limitShape(false)).default([]),
+    }),
+  });
+});
+
+function limitShape(hasWindow: boolean): z.ZodType<LimitDefinition> {
+  const noWindow = parsed<LimitDefinition['window']>(
+    'no window: a limit on one request ends with it',
+    () => undefined,
+  );
+  const rest = {
+    window: (hasWindow ? word(WINDOWS) : noWindow).optional(),
+    hard: parsed('true or false', (value) => (typeof value === 'boolean' ? value : undefined)).optional(),
+    warnAt: parsed('a number from 0 to 1', (value) =>
+      typeof value === 'number' && value >= 0 && value <= 1 ? value : undefined,
+    ).optional(),
+  };
+  const shape: z.ZodType<GivenLimit> = z.discriminatedUnion(
+    'unit',
+    [
+      z.strictObject({
+        unit: z.literal('usd'),
+        amount: usdAmount(MAX_LIMIT_NANO_USD, 'an amount in USD from 0 to 9000000 with at most 9 decimals'),
+        ...rest,
+      }),
+      z.strictObject({ unit: z.literal('tokens'), amount: tokenAmount(), ...rest }),
+    ],
+    { error: (issue) => (issue.code === 'invalid_union' ? 'one of usd, tokens' : undefined) },
+  );
+  return shape.transform(({ unit, amount, window = 'total', hard = true, warnAt = 0.8 }: GivenLimit) => ({
+    unit,
+    window,
+    amount,
+    hard,
+    warnAt,
+  }));
+}
+
+function tokenAmount(): z.ZodType<bigint> {
+  return parsed(`a whole number of tokens from 0 to ${MAX_LIMIT_TOKENS}`, (value) => {
+    const isWhole =
+      typeof value === 'string'
+        ? /^\d{1,16}$/.test(value)
+        : Number.isSafeInteger(value) && Number(value) >= 0;
+    return isWhole && Number(value) <= MAX_LIMIT_TOKENS ? BigInt(Number(value)) : undefined;
+  });
+}
+
+type GivenLimit = {
+  readonly unit: LimitDefinition['unit'];
+  readonly amount: bigint;
+  readonly window?: LimitDefinition['window'] | undefined;
+  readonly hard?: boolean | undefined;
+  readonly warnAt?: number | undefined;
+};
+
+/** Two limits of the same unit and window would share one counter, and only one of them could be told in a refusal. */
+function repeatedLimits(budgets: Limits['budgets']) {
+  return BUDGET_SCOPES.filter((scope) => {
+    const names = budgets[scope].map(({ unit, window, hard }) => `${unit} ${window} ${hard}`);
+    return new Set(names).size < names.length;
+  }).map((scope) => ({
+    scope,
+    key: `budgets.${scope}`,
+    expected: 'one limit for each unit, window and hardness',
+    got: 'several',
+  }));
+}
+
+function presentRows(
+  rows: Readonly<Record<string, GivenRate | undefined>> = {},
+): Readonly<Record<string, GivenRate>> {
+  return toRecord(
+    Object.entries(rows).flatMap(([name, row]) => (row === undefined ? [] : [[name, row] as const])),
+  );
+}
+
+function toRateLimit(row: GivenRate): RateLimit {
+  const limited = (['rpm', 'tpm', 'maxParallel'] as const).filter(
+    (dimension) => typeof row[dimension] === 'number',
+  );
+  return Object.fromEntries(limited.map((dimension) => [dimension, row[dimension]]));
+}
+
+/**
+ * The rows that are accepted and not enforced yet, as paths (`rates.tiers.small`, `budgets.perRequest[0]`), for one warning at
+ * start. Rows that limit nothing are not named.
+ */
+export function notEnforced({ limits }: { readonly limits: Limits }): string[] {
+  const { rates, budgets } = limits;
+  const limiting = (rows: Readonly<Record<string, GivenRate>>, kind: string) =>
+    Object.entries(rows)
+      .filter(([, row]) => Object.keys(toRateLimit(row)).length > 0)
+      .map(([name]) => `rates.${kind}.${name}`);
+  const weighted = Object.entries(rates.plans)
+    .filter(([, plan]) => plan.fairnessWeight !== 1)
+    .map(([name]) => `rates.plans.${name}`);
+  const waiting = BUDGET_SCOPES.flatMap((scope) =>
+    budgets[scope].flatMap((limit, index) =>
+      isEnforced(scope, limit) ? [] : [`budgets.${scope}[${index}]`],
+    ),
+  );
+  return [
+    ...limiting(rates.models, 'models'),
+    ...limiting(presentRows(rates.tiers), 'tiers'),
+    ...new Set([...limiting(rates.plans, 'plans'), ...weighted]),
+    ...waiting,
+  ];
+}
+
+function isEnforced(scope: (typeof BUDGET_SCOPES)[number], limit: LimitDefinition): boolean {
+  return (scope === 'user' || scope === 'task') && limit.window === 'total' && limit.hard;
+}

@@ -1,0 +1,252 @@
+// The gate in Redis: holds of one tenant, made, marked, renewed, taken and released by atomic scripts. It decides nothing about
+// money that Postgres does not confirm: whatever is lost here is rebuilt from there (hydrate.ts).
+
+import type { BindingLimit, Estimate, Payer, Scope } from '../task/budget.ts';
+import { scopesOf } from '../task/budget.ts';
+import { budgetKeys } from './keys.ts';
+import { loadScript, type Redis } from './redis.ts';
+
+const scripts = {
+  hold: loadScript('holds', 'hold'),
+  markSent: loadScript('holds', 'mark-sent'),
+  renew: loadScript('holds', 'renew'),
+  take: loadScript('holds', 'take'),
+  release: loadScript('holds', 'release'),
+  adjust: loadScript('holds', 'adjust'),
+} as const;
+
+export type DoneMarker = 'void' | 'settled' | 'estimated';
+
+export type GateHold =
+  | { readonly kind: 'ok'; readonly heldAtMs: number }
+  | { readonly kind: 'done' }
+  | { readonly kind: 'missing'; readonly scopes: readonly Scope[] }
+  | { readonly kind: 'refused' | 'crowded'; readonly limit: BindingLimit; readonly settled: bigint; readonly held: bigint };
+
+export type Taken =
+  | { readonly kind: 'done'; readonly marker: string }
+  | { readonly kind: 'none' }
+  | { readonly kind: 'live'; readonly leaseUntilMs: number }
+  | { readonly kind: 'sent'; readonly outputTokensSeen: number }
+  | { readonly kind: 'taken' };
+
+export type HoldRequest = {
+  readonly attemptKey: string;
+  readonly callKey: string;
+  readonly payer: Payer;
+  readonly owner: string;
+  readonly generation: bigint;
+  readonly estimate: Estimate;
+  readonly limits: readonly BindingLimit[];
+};
+
+export type AttemptRef = { readonly attemptKey: string; readonly payer: Payer };
+
+export type GateOptions = {
+  readonly leaseMs: number;
+  /** How long markers of attempts that are over are kept: an hour beyond the longest attempt. */
+  readonly markerTtlMs: number;
+};
+
+export type Gate = ReturnType<typeof createGate>;
+
+export function createGate(redis: Redis, options: GateOptions) {
+  const keysOf = ({ payer, attemptKey }: AttemptRef) => {
+    const keys = budgetKeys(redis.prefix, payer.tenantId);
+    const scopes = scopesOf(payer);
+    return {
+      keys,
+      done: keys.done(attemptKey),
+      scopeKeys: scopes.map((scope) => keys.scope(scope.kind, scope.id)),
+      scopeArgs: [scopes.length, ...scopes.flatMap((scope) => [scope.kind, scope.id])],
+    };
+  };
+
+  return {
+    hold: (request: HoldRequest): Promise<GateHold> => hold(redis, options, request),
+
+    /** True when the attempt may send now. False: its hold is gone and its row must be voided. */
+    async markSent(attempt: AttemptRef, generation: bigint): Promise<boolean> {
+      const { keys, done, scopeKeys, scopeArgs } = keysOf(attempt);
+      const wanted = `${generation}:${await redis.runId()}`;
+      return (
+        (await redis.run(
+          scripts.markSent,
+          [keys.holds, keys.leases, done, ...scopeKeys],
+          [attempt.attemptKey, options.leaseMs, wanted, ...scopeArgs],
+        )) === 1
+      );
+    },
+
+    /** False when Redis has no such hold. */
+    async renew(attempt: AttemptRef, outputTokens: number): Promise<boolean> {
+      const { keys } = keysOf(attempt);
+      const answer = await redis.run(scripts.renew, [keys.holds, keys.leases], [attempt.attemptKey, options.leaseMs, outputTokens]);
+      return answer === 1;
+    },
+
+    async take(attempt: AttemptRef): Promise<Taken> {
+      const { keys, done, scopeKeys, scopeArgs } = keysOf(attempt);
+      const answer = (await redis.run(
+        scripts.take,
+        [keys.holds, keys.leases, done, ...scopeKeys],
+        [attempt.attemptKey, options.markerTtlMs, ...scopeArgs],
+      )) as [string, string?];
+      return toTaken(answer);
+    },
+
+    /** Idempotent. `charged` is what the ledger says, zero for a voided attempt. */
+    async release(attempt: AttemptRef, marker: DoneMarker, charged: { nanoUsd: bigint; tokens: number }): Promise<void> {
+      const { keys, done, scopeKeys, scopeArgs } = keysOf(attempt);
+      await redis.run(
+        scripts.release,
+        [keys.holds, keys.leases, done, ...scopeKeys],
+        [attempt.attemptKey, marker, charged.nanoUsd.toString(), charged.tokens, options.markerTtlMs, ...scopeArgs],
+      );
+    },
+
+    /** The hydrate tokens of a payer's scopes, '' where a scope is not hydrated; read before an adjustment is committed. */
+    async scopeTokens(payer: Payer, generation: bigint): Promise<readonly string[]> {
+      const wanted = `${generation}:${await redis.runId()}`;
+      const { scopeKeys } = keysOf({ payer, attemptKey: '' });
+      return Promise.all(
+        scopeKeys.map(async (key) => {
+          const [hydrated, token] = await redis.client.hmget(key, 'hydrated', 'token');
+          return hydrated === wanted ? (token ?? '') : '';
+        }),
+      );
+    },
+
+    /** Idempotent in (attempt, adjustKey). */
+    async adjust(
+      attempt: AttemptRef,
+      generation: bigint,
+      change: { adjustKey: string; nanoUsd: bigint; tokens: number; scopeTokens: readonly string[] },
+    ): Promise<void> {
+      const { keys, scopeKeys, scopeArgs } = keysOf(attempt);
+      const wanted = `${generation}:${await redis.runId()}`;
+      await redis.run(
+        scripts.adjust,
+        [keys.done(`${attempt.attemptKey}!${change.adjustKey}`), ...scopeKeys],
+        [change.nanoUsd.toString(), change.tokens, options.markerTtlMs, wanted, ...scopeArgs, ...change.scopeTokens],
+      );
+    },
+
+    /** Attempts of a tenant whose lease ended before now minus `graceMs`, oldest first, at most `count`. */
+    async expiredLeases(tenantId: string, count: number): Promise<readonly string[]> {
+      const [seconds] = await redis.client.time();
+      const keys = budgetKeys(redis.prefix, tenantId);
+      return redis.client.zrangebyscore(keys.leases, '-inf', Number(seconds) * 1000, 'LIMIT', 0, count);
+    },
+
+    /** Until when an attempt's lease runs, and Redis' own time; undefined when there is none. Milliseconds. */
+    async lease(attempt: AttemptRef): Promise<{ leftMs: number } | undefined> {
+      const { keys } = keysOf(attempt);
+      const score = await redis.client.zscore(keys.leases, attempt.attemptKey);
+      if (score === null) return undefined;
+      const [seconds, micros] = await redis.client.time();
+      return { leftMs: Number(score) - Number(seconds) * 1000 - Math.floor(Number(micros) / 1000) };
+    },
+
+    /** Extends a lease of an attempt whose owner was found alive. */
+    async extendLease(attempt: AttemptRef, ms: number): Promise<void> {
+      const { keys } = keysOf(attempt);
+      const [seconds] = await redis.client.time();
+      await redis.client.zadd(keys.leases, 'XX', Number(seconds) * 1000 + ms, attempt.attemptKey);
+    },
+
+    connectedForMs: () => redis.connectedForMs(),
+  };
+}
+
+/**
+ * One hold. An older attempt of the same call that was not sent gives way in the same step; its key must be known to the script
+ * before, so that only keys that were passed are touched: hence the second round.
+ */
+async function hold(redis: Redis, options: GateOptions, request: HoldRequest): Promise<GateHold> {
+  const keys = budgetKeys(redis.prefix, request.payer.tenantId);
+  const scopes = scopesOf(request.payer);
+  const limits = request.limits.map((limit) => ({
+    scope: 1 + scopes.findIndex((scope) => scope.kind === limit.scope.kind && scope.id === limit.scope.id),
+    unit: limit.unit,
+    amount: limit.amount.toString(),
+  }));
+  const runId = await redis.runId();
+  let previous = '';
+  for (;;) {
+    const answer = (await redis.run(
+      scripts.hold,
+      [
+        keys.holds,
+        keys.leases,
+        keys.call(request.callKey),
+        keys.done(request.attemptKey),
+        keys.done(previous === '' ? request.attemptKey : previous),
+        ...scopes.map((scope) => keys.scope(scope.kind, scope.id)),
+      ],
+      [
+        request.attemptKey,
+        request.callKey,
+        request.owner,
+        request.generation.toString(),
+        runId,
+        options.leaseMs,
+        request.estimate.nanoUsd.toString(),
+        request.estimate.tokens,
+        previous,
+        options.markerTtlMs,
+        scopes.length,
+        ...scopes.flatMap((scope) => [scope.kind, scope.id]),
+        JSON.stringify(limits),
+      ],
+    )) as [string, ...(string | number)[]];
+    if (answer[0] !== 'PREVIOUS') return toGateHold(answer, scopes, request.limits);
+    previous = String(answer[1]);
+  }
+}
+
+function toGateHold(
+  answer: readonly [string, ...(string | number)[]],
+  scopes: readonly Scope[],
+  limits: readonly BindingLimit[],
+): GateHold {
+  const [kind, ...rest] = answer;
+  switch (kind) {
+    case 'OK':
+      return { kind: 'ok', heldAtMs: Number(rest[0]) };
+    case 'DONE':
+      return { kind: 'done' };
+    case 'MISS':
+      return { kind: 'missing', scopes: rest.flatMap((index) => scopes[Number(index) - 1] ?? []) };
+    case 'REFUSED':
+    case 'HELD': {
+      const limit = limits[Number(rest[0]) - 1];
+      if (limit === undefined) throw new Error(`hold script named limit ${rest[0]} of ${limits.length}`);
+      return {
+        kind: kind === 'REFUSED' ? 'refused' : 'crowded',
+        limit,
+        settled: BigInt(rest[1] ?? 0),
+        held: BigInt(rest[2] ?? 0),
+      };
+    }
+    default:
+      throw new Error(`hold script answered ${kind}`);
+  }
+}
+
+function toTaken([kind, value]: readonly [string, string?]): Taken {
+  switch (kind) {
+    case 'DONE':
+      return { kind: 'done', marker: value ?? '' };
+    case 'NONE':
+      return { kind: 'none' };
+    case 'LIVE':
+      return { kind: 'live', leaseUntilMs: Number(value) };
+    case 'SENT':
+      return { kind: 'sent', outputTokensSeen: Number(value) };
+    case 'TAKEN':
+      return { kind: 'taken' };
+    default:
+      throw new Error(`take script answered ${kind}`);
+  }
+}

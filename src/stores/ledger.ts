@@ -1,0 +1,417 @@
+// Attempts and their charges. Postgres is the truth: each step of an attempt is one transaction that is conditional on the step
+// before, so that whoever comes second (a repeated command, a reaper, a frozen worker) changes nothing.
+
+import type { EventDraft } from '../task/event.ts';
+import type { Estimate, Payer } from '../task/budget.ts';
+import type { Usage } from '../task/usage.ts';
+import { type MilestoneTask, writeMilestones } from './milestones.ts';
+import type { Postgres, Sql } from './postgres.ts';
+
+export type Attempt = {
+  readonly attemptKey: string;
+  readonly callKey: string;
+  readonly heldAt: Date;
+  readonly payer: Payer;
+  readonly stepId: string;
+  readonly provider: string;
+  readonly model: string;
+  readonly candidate: number;
+  readonly generation: bigint;
+  readonly owner: string;
+  readonly estimate: Estimate;
+  readonly priceHash: string;
+};
+
+export type AttemptState = 'started' | 'settled' | 'voided' | 'estimated';
+export type AttemptOutcome = 'ok' | 'failed' | 'throttled' | 'cancelled' | 'lost';
+export type UsageSource = 'measured' | 'recounted' | 'estimated' | 'none';
+
+/** What an attempt took: an upper bound no more, but what was measured, recounted or estimated. */
+export type Charge = { readonly usage: Usage; readonly nanoUsd: bigint; readonly source: UsageSource };
+
+export type CallResult = {
+  readonly callKey: string;
+  readonly attemptKey: string;
+  readonly status: 'completed' | 'cancelled';
+  readonly model: string;
+  readonly text: string;
+  readonly finishReason: string;
+  readonly usage: Usage;
+  readonly nanoUsd: bigint;
+};
+
+/** Milestones that belong to a step of an attempt; they become visible when the step is committed and published. */
+export type Caused = { readonly task: MilestoneTask; readonly events: readonly EventDraft[] };
+
+export type Ledger = ReturnType<typeof createLedger>;
+
+export function createLedger(postgres: Postgres) {
+  return {
+    /** The tenant's gate; its row is written before the tenant's first hold. */
+    gate: (tenantId: string) => gate(postgres, tenantId),
+
+    /** Durable from here on. False when the tenant's gate has moved on since the hold: the hold must be voided. */
+    intent: (attempt: Attempt, caused: Caused | undefined) => intent(postgres, attempt, caused),
+
+    /**
+     * The commit point. `settled` also when an earlier, unanswered commit of this very attempt did it; `fenced` when somebody
+     * resolved the attempt before, so that nothing was written here.
+     */
+    settle: (
+      attempt: Attempt,
+      end: { outcome: AttemptOutcome; charge: Charge; result?: Pick<CallResult, 'status' | 'text' | 'finishReason'> },
+      caused: Caused | undefined,
+    ) => settle(postgres, attempt, end, caused),
+
+    /** started → voided or estimated. False when the attempt is not started any more. */
+    resolve: (attempt: Attempt, to: 'voided' | 'estimated', charge: Charge) => resolve(postgres, attempt, to, charge),
+
+    /** Books what a fenced attempt really took, less what was booked for it. Undefined when that was done before. */
+    adjustLate: (attempt: Attempt, charge: Charge) => adjustLate(postgres, attempt, charge),
+
+    state: (attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>) => state(postgres, attempt),
+    charged: (attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>) => charged(postgres, attempt),
+    result: (callKey: string) => result(postgres, callKey),
+
+    /** Attempts that reached a provider, or may have, and were not resolved yet, oldest first. */
+    startedOfCall: (callKey: string) => started(postgres, 'call_key = $1', [callKey]),
+    startedOfTenant: (tenantId: string) => started(postgres, 'tenant_id = $1', [tenantId]),
+    attempt: (attemptKey: string, callKey: string) => attemptOf(postgres, attemptKey, callKey),
+    failures: (callKey: string) => failures(postgres, callKey),
+
+    /** Median output tokens of a model's last 200 answers; undefined before the first. */
+    medianOutputTokens: (model: string) => medianOutputTokens(postgres, model),
+    async tenants(): Promise<readonly string[]> {
+      const { rows } = await postgres.query<{ tenant_id: string }>('select tenant_id from tenants order by tenant_id');
+      return rows.map((row) => row.tenant_id);
+    },
+    async ensurePartitions(): Promise<void> {
+      await postgres.query('select ensure_partitions(3)');
+    },
+  };
+}
+
+async function gate(sql: Sql, tenantId: string): Promise<{ mode: 'redis' | 'postgres'; generation: bigint }> {
+  const read = () =>
+    sql.query<{ mode: 'redis' | 'postgres'; generation: bigint }>('select mode, generation from gates where tenant_id = $1', [tenantId]);
+  const found = (await read()).rows[0];
+  if (found !== undefined) return found;
+  await sql.query('insert into tenants (tenant_id) values ($1) on conflict do nothing', [tenantId]);
+  await sql.query('insert into gates (tenant_id) values ($1) on conflict do nothing', [tenantId]);
+  const made = (await read()).rows[0];
+  if (made === undefined) throw new Error(`the gate of tenant ${tenantId} was deleted while it was read`);
+  return made;
+}
+
+// `for share` keeps the gate from moving between the check and the insert: a fallback waits for intents under way.
+function intent(postgres: Postgres, attempt: Attempt, caused: Caused | undefined): Promise<boolean> {
+  return postgres.transaction(async (sql) => {
+    const { estimate, payer } = attempt;
+    const { rowCount } = await sql.query(
+      `with gate as (
+         select 1 from gates where tenant_id = $4 and mode = 'redis' and generation = $11 for share
+       )
+       insert into attempts (held_at, attempt_key, call_key, tenant_id, user_id, session_id, task_id, step_id, provider, model,
+         generation, owner, estimate_nano_usd, estimate_tokens, estimate_input_tokens, max_output_tokens, price_hash, candidate, state)
+       select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 'started' from gate
+       on conflict do nothing`,
+      [
+        attempt.heldAt,
+        attempt.attemptKey,
+        attempt.callKey,
+        payer.tenantId,
+        payer.userId,
+        payer.sessionId ?? null,
+        payer.taskId ?? null,
+        attempt.stepId,
+        attempt.provider,
+        attempt.model,
+        attempt.generation,
+        attempt.owner,
+        estimate.nanoUsd,
+        estimate.tokens,
+        estimate.inputTokens,
+        estimate.maxOutputTokens,
+        attempt.priceHash,
+        attempt.candidate,
+      ],
+    );
+    // Nothing inserted: the gate moved, or this is the repetition of a commit whose answer was lost.
+    if (rowCount !== 1) return (await state(sql, attempt)) === 'started';
+    if (caused !== undefined) await writeMilestones(sql, caused.task, caused.events);
+    return true;
+  });
+}
+
+function settle(
+  postgres: Postgres,
+  attempt: Attempt,
+  end: { outcome: AttemptOutcome; charge: Charge; result?: Pick<CallResult, 'status' | 'text' | 'finishReason'> },
+  caused: Caused | undefined,
+): Promise<'settled' | 'fenced'> {
+  return postgres.transaction(async (sql) => {
+    if (!(await leave(sql, attempt, 'settled', end.outcome)))
+      return (await state(sql, attempt)) === 'settled' ? 'settled' : 'fenced';
+    // At most one result per call, whoever races: its attempt is the one the user pays for.
+    const billable = end.result !== undefined && (await insertResult(sql, attempt, end.charge, end.result));
+    await insertRow(sql, attempt, { kind: 'charge', adjustKey: '', charge: end.charge, billable });
+    if (caused !== undefined) await writeMilestones(sql, caused.task, caused.events);
+    return 'settled';
+  });
+}
+
+function resolve(postgres: Postgres, attempt: Attempt, to: 'voided' | 'estimated', charge: Charge): Promise<boolean> {
+  return postgres.transaction(async (sql) => {
+    if (!(await leave(sql, attempt, to, 'lost'))) return false;
+    await insertRow(sql, attempt, {
+      kind: to === 'voided' ? 'void' : 'estimate',
+      adjustKey: '',
+      charge,
+      billable: false,
+    });
+    return true;
+  });
+}
+
+function adjustLate(postgres: Postgres, attempt: Attempt, charge: Charge): Promise<Charge | undefined> {
+  return postgres.transaction(async (sql) => {
+    const booked = await charged(sql, attempt);
+    const difference: Charge = {
+      nanoUsd: charge.nanoUsd - booked.nanoUsd,
+      source: charge.source,
+      usage: {
+        inputTokens: charge.usage.inputTokens - booked.usage.inputTokens,
+        cacheReadTokens: charge.usage.cacheReadTokens - booked.usage.cacheReadTokens,
+        cacheWrite5mTokens: charge.usage.cacheWrite5mTokens - booked.usage.cacheWrite5mTokens,
+        cacheWrite1hTokens: charge.usage.cacheWrite1hTokens - booked.usage.cacheWrite1hTokens,
+        outputTokens: charge.usage.outputTokens - booked.usage.outputTokens,
+        reasoningTokens: charge.usage.reasoningTokens - booked.usage.reasoningTokens,
+      },
+    };
+    const inserted = await insertRow(sql, attempt, { kind: 'adjust', adjustKey: 'late', charge: difference, billable: false });
+    return inserted ? difference : undefined;
+  });
+}
+
+/** The one way out of `started`: conditional, so that two who resolve the same attempt cannot both succeed. */
+async function leave(sql: Sql, attempt: Attempt, to: AttemptState, outcome: AttemptOutcome): Promise<boolean> {
+  const { rowCount } = await sql.query(
+    `update attempts set state = $3, outcome = $4, ended_at = now()
+     where held_at = $1 and attempt_key = $2 and state = 'started'`,
+    [attempt.heldAt, attempt.attemptKey, to, outcome],
+  );
+  return rowCount === 1;
+}
+
+async function insertResult(
+  sql: Sql,
+  attempt: Attempt,
+  charge: Charge,
+  answer: Pick<CallResult, 'status' | 'text' | 'finishReason'>,
+): Promise<boolean> {
+  const { rowCount } = await sql.query(
+    `insert into call_results (call_key, tenant_id, task_id, attempt_key, status, model, text, finish_reason, usage, cost_nano_usd)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing`,
+    [
+      attempt.callKey,
+      attempt.payer.tenantId,
+      attempt.payer.taskId ?? null,
+      attempt.attemptKey,
+      answer.status,
+      attempt.model,
+      answer.text,
+      answer.finishReason,
+      JSON.stringify(charge.usage),
+      charge.nanoUsd,
+    ],
+  );
+  return rowCount === 1;
+}
+
+async function insertRow(
+  sql: Sql,
+  attempt: Attempt,
+  row: { kind: 'charge' | 'estimate' | 'adjust' | 'void'; adjustKey: string; charge: Charge; billable: boolean },
+): Promise<boolean> {
+  const { usage } = row.charge;
+  const { rowCount } = await sql.query(
+    `insert into ledger (held_at, attempt_key, kind, adjust_key, call_key, tenant_id, user_id, session_id, task_id, provider, model,
+       input_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
+       cost_nano_usd, billable, usage_source, price_hash)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+     on conflict do nothing`,
+    [
+      attempt.heldAt,
+      attempt.attemptKey,
+      row.kind,
+      row.adjustKey,
+      attempt.callKey,
+      attempt.payer.tenantId,
+      attempt.payer.userId,
+      attempt.payer.sessionId ?? null,
+      attempt.payer.taskId ?? null,
+      attempt.provider,
+      attempt.model,
+      usage.inputTokens,
+      usage.cacheReadTokens,
+      usage.cacheWrite5mTokens,
+      usage.cacheWrite1hTokens,
+      usage.outputTokens,
+      usage.reasoningTokens,
+      row.charge.nanoUsd,
+      row.billable,
+      row.charge.source,
+      attempt.priceHash,
+    ],
+  );
+  return rowCount === 1;
+}
+
+async function state(sql: Sql, attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>): Promise<AttemptState | undefined> {
+  const { rows } = await sql.query<{ state: AttemptState }>(
+    'select state from attempts where held_at = $1 and attempt_key = $2',
+    [attempt.heldAt, attempt.attemptKey],
+  );
+  return rows[0]?.state;
+}
+
+/** What the ledger holds for an attempt, all its rows together. */
+async function charged(sql: Sql, attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>): Promise<Charge> {
+  const { rows } = await sql.query<Record<keyof Usage | 'nano', bigint>>(
+    `select coalesce(sum(input_tokens), 0) as "inputTokens", coalesce(sum(cache_read_tokens), 0) as "cacheReadTokens",
+       coalesce(sum(cache_write_5m_tokens), 0) as "cacheWrite5mTokens", coalesce(sum(cache_write_1h_tokens), 0) as "cacheWrite1hTokens",
+       coalesce(sum(output_tokens), 0) as "outputTokens", coalesce(sum(reasoning_tokens), 0) as "reasoningTokens",
+       coalesce(sum(cost_nano_usd), 0) as nano
+     from ledger where held_at = $1 and attempt_key = $2`,
+    [attempt.heldAt, attempt.attemptKey],
+  );
+  const row = rows[0];
+  if (row === undefined) throw new Error('an aggregate came back without a row');
+  const { nano, ...usage } = row;
+  return { nanoUsd: nano, source: 'none', usage: numbers(usage) };
+}
+
+async function result(sql: Sql, callKey: string): Promise<CallResult | undefined> {
+  const { rows } = await sql.query<{
+    attempt_key: string;
+    status: CallResult['status'];
+    model: string;
+    text: string;
+    finish_reason: string;
+    usage: Usage;
+    cost_nano_usd: bigint;
+  }>('select attempt_key, status, model, text, finish_reason, usage, cost_nano_usd from call_results where call_key = $1', [callKey]);
+  const row = rows[0];
+  if (row === undefined) return undefined;
+  return {
+    callKey,
+    attemptKey: row.attempt_key,
+    status: row.status,
+    model: row.model,
+    text: row.text,
+    finishReason: row.finish_reason,
+    usage: row.usage,
+    nanoUsd: row.cost_nano_usd,
+  };
+}
+
+/** How a call's attempts ended so far, per candidate; what the caps on attempts count. */
+async function failures(sql: Sql, callKey: string): Promise<readonly { candidate: number; failed: number; throttled: number }[]> {
+  const { rows } = await sql.query<{ candidate: number; failed: number; throttled: number }>(
+    `select candidate, count(*) filter (where outcome = 'failed')::int as failed,
+       count(*) filter (where outcome = 'throttled')::int as throttled
+     from attempts where call_key = $1 group by candidate`,
+    [callKey],
+  );
+  return rows;
+}
+
+async function medianOutputTokens(sql: Sql, model: string): Promise<number | undefined> {
+  const { rows } = await sql.query<{ median: number | null }>(
+    `select percentile_disc(0.5) within group (order by tokens)::float8 as median from (
+       select (usage->>'outputTokens')::bigint as tokens from call_results where model = $1 order by created_at desc limit 200
+     ) as recent`,
+    [model],
+  );
+  return rows[0]?.median ?? undefined;
+}
+
+type AttemptRow = {
+  held_at: Date;
+  attempt_key: string;
+  call_key: string;
+  tenant_id: string;
+  user_id: string;
+  session_id: string | null;
+  task_id: string | null;
+  step_id: string;
+  provider: string;
+  model: string;
+  candidate: number;
+  generation: bigint;
+  owner: string;
+  estimate_nano_usd: bigint;
+  estimate_tokens: bigint;
+  estimate_input_tokens: number;
+  max_output_tokens: number;
+  price_hash: string;
+};
+
+async function started(sql: Sql, condition: string, values: readonly unknown[]): Promise<readonly Attempt[]> {
+  const { rows } = await sql.query<AttemptRow>(
+    `select * from attempts where state = 'started' and ${condition} order by held_at limit 1000`,
+    values,
+  );
+  return rows.map(toAttempt);
+}
+
+async function attemptOf(
+  sql: Sql,
+  attemptKey: string,
+  callKey: string,
+): Promise<(Attempt & { readonly state: AttemptState }) | undefined> {
+  const { rows } = await sql.query<AttemptRow & { state: AttemptState }>(
+    'select * from attempts where call_key = $1 and attempt_key = $2',
+    [callKey, attemptKey],
+  );
+  const row = rows[0];
+  return row === undefined ? undefined : { ...toAttempt(row), state: row.state };
+}
+
+function toAttempt(row: AttemptRow): Attempt {
+  return {
+    attemptKey: row.attempt_key,
+    callKey: row.call_key,
+    heldAt: row.held_at,
+    payer: {
+      tenantId: row.tenant_id,
+      userId: row.user_id,
+      ...(row.session_id === null ? {} : { sessionId: row.session_id }),
+      ...(row.task_id === null ? {} : { taskId: row.task_id }),
+    },
+    stepId: row.step_id,
+    provider: row.provider,
+    model: row.model,
+    candidate: row.candidate,
+    generation: row.generation,
+    owner: row.owner,
+    estimate: {
+      nanoUsd: row.estimate_nano_usd,
+      tokens: Number(row.estimate_tokens),
+      inputTokens: row.estimate_input_tokens,
+      maxOutputTokens: row.max_output_tokens,
+    },
+    priceHash: row.price_hash,
+  };
+}
+
+function numbers(usage: Record<keyof Usage, bigint>): Usage {
+  return {
+    inputTokens: Number(usage.inputTokens),
+    cacheReadTokens: Number(usage.cacheReadTokens),
+    cacheWrite5mTokens: Number(usage.cacheWrite5mTokens),
+    cacheWrite1hTokens: Number(usage.cacheWrite1hTokens),
+    outputTokens: Number(usage.outputTokens),
+    reasoningTokens: Number(usage.reasoningTokens),
+  };
+}

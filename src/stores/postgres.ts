@@ -1,0 +1,123 @@
+// The connection to Postgres: one pool per process, every session in Weir's own schema. Only stores use it.
+
+import pg from 'pg';
+import { runner } from 'node-pg-migrate';
+import type { Logger } from '../log.ts';
+
+/** What a store needs of a connection; inside `transaction` it is the transaction's own client. */
+export type Sql = {
+  query<Row extends pg.QueryResultRow>(text: string, values?: readonly unknown[]): Promise<pg.QueryResult<Row>>;
+};
+
+export type Postgres = Sql & {
+  /** Runs `work` in one transaction; 40001 and 40P01 are repeated here and nowhere else. */
+  transaction<Result>(work: (sql: Sql) => Promise<Result>): Promise<Result>;
+  /** Runs `work` if no other process holds `name`; answers undefined when one does. Keeps housekeeping to one at a time. */
+  exclusively<Result>(name: string, work: () => Promise<Result>): Promise<Result | undefined>;
+  ping(): Promise<void>;
+  close(): Promise<void>;
+};
+
+export type PostgresOptions = {
+  readonly url: string;
+  readonly schema: string;
+  readonly poolSize: number;
+  readonly statementTimeoutMs: number;
+};
+
+const TRANSACTION_TRIES = 5;
+const RETRIED_CODES: ReadonlySet<unknown> = new Set(['40001', '40P01']);
+
+// int8 comes as text by default; every bigint here is money or a count and becomes a bigint, never a float.
+const types = new pg.TypeOverrides();
+types.setTypeParser(pg.types.builtins.INT8, (text) => BigInt(text));
+types.setTypeParser(pg.types.builtins.NUMERIC, (text) => BigInt(text.split('.')[0] ?? text));
+
+/** Opens a pool. Connections are made on demand, so that this never fails by itself. */
+export function createPostgres(options: PostgresOptions, log: Logger): Postgres {
+  const pool = new pg.Pool({
+    connectionString: options.url,
+    max: options.poolSize,
+    connectionTimeoutMillis: 3_000,
+    statement_timeout: options.statementTimeoutMs,
+    options: `-c search_path=${options.schema}`,
+    types,
+  });
+  // Without a listener an idle connection that dies takes the process with it.
+  pool.on('error', (error) => log.warn('idle postgres connection lost', { error }));
+
+  const query: Sql['query'] = (text, values) => pool.query(text, values === undefined ? undefined : [...values]);
+  return {
+    query,
+    transaction: (work) => transaction(pool, work),
+    exclusively: (name, work) => exclusively(pool, `${options.schema}.${name}`, work),
+    ping: async () => {
+      await query('select 1');
+    },
+    close: () => pool.end(),
+  };
+}
+
+/** Brings the schema up to date; waits when another process is at it. */
+export async function migrate(options: Pick<PostgresOptions, 'url' | 'schema'>, log: Logger): Promise<string[]> {
+  const done = await runner({
+    databaseUrl: options.url,
+    dir: new URL('./migrations', import.meta.url).pathname,
+    direction: 'up',
+    schema: options.schema,
+    createSchema: true,
+    migrationsTable: 'migrations',
+    advisoryLockMode: 'wait',
+    logger: { info: () => undefined, warn: (message) => log.warn(message), error: (message) => log.error(message) },
+  });
+  return done.map((migration) => migration.name);
+}
+
+async function transaction<Result>(pool: pg.Pool, work: (sql: Sql) => Promise<Result>): Promise<Result> {
+  for (let tries = 1; ; tries += 1) {
+    const client = await pool.connect();
+    let broken: Error | undefined;
+    try {
+      await client.query('begin');
+      const result = await work({ query: (text, values) => client.query(text, values === undefined ? undefined : [...values]) });
+      await client.query('commit');
+      return result;
+    } catch (error) {
+      const repeat = RETRIED_CODES.has(codeOf(error)) && tries < TRANSACTION_TRIES;
+      // A connection that cannot roll back is in an unknown state and leaves the pool.
+      await client.query('rollback').catch((cause: Error) => {
+        broken = cause;
+      });
+      if (!repeat) throw error;
+    } finally {
+      client.release(broken);
+    }
+  }
+}
+
+async function exclusively<Result>(
+  pool: pg.Pool,
+  name: string,
+  work: () => Promise<Result>,
+): Promise<Result | undefined> {
+  const client = await pool.connect();
+  let broken: Error | undefined;
+  try {
+    const locked = await client.query<{ locked: boolean }>('select pg_try_advisory_lock(hashtextextended($1, 0)) as locked', [name]);
+    if (locked.rows[0]?.locked !== true) return undefined;
+    try {
+      return await work();
+    } finally {
+      // A lock that cannot be given back ends with its connection.
+      await client.query('select pg_advisory_unlock(hashtextextended($1, 0))', [name]).catch((cause: Error) => {
+        broken = cause;
+      });
+    }
+  } finally {
+    client.release(broken);
+  }
+}
+
+function codeOf(error: unknown): unknown {
+  return typeof error === 'object' && error !== null ? Reflect.get(error, 'code') : undefined;
+}

@@ -1,0 +1,149 @@
+// The connection to Redis and the way scripts run on it. Redis is a gate that can be rebuilt from Postgres: nothing here may be
+// the only copy of anything. Only stores use it.
+
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { Redis as Client } from 'ioredis';
+import type { Logger } from '../log.ts';
+
+export type Redis = {
+  readonly client: Client;
+  /** Prefix of every key, without a colon at its end. */
+  readonly prefix: string;
+  /** Identity of the server process that answers now. Another one may hold an old snapshot, which must not be trusted. */
+  runId(): Promise<string>;
+  /** How long this process has been connected without a break, in milliseconds; 0 while it is not. */
+  connectedForMs(): number;
+  run(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown>;
+  /** A second connection for blocking reads; the caller closes it. */
+  duplicate(): Client;
+  ping(): Promise<void>;
+  close(): Promise<void>;
+};
+
+export type Script = { readonly lua: string; readonly sha: string };
+
+export type RedisOptions = {
+  readonly url: string;
+  readonly keyPrefix: string;
+  readonly commandTimeoutMs: number;
+  readonly policyChecked: boolean;
+};
+
+/** Reads `scripts/<name>.lua`, after those it builds on. */
+export function loadScript(...names: readonly string[]): Script {
+  const lua = names.map((name) => readFileSync(new URL(`./scripts/${name}.lua`, import.meta.url), 'utf8')).join('\n');
+  return { lua, sha: createHash('sha1').update(lua).digest('hex') };
+}
+
+/**
+ * Opens the connection that callers wait for. No offline queue and no resending: a command that was under way when the connection
+ * broke fails at once, since it carries the run id of a server that may be another one now.
+ */
+export function createRedis(options: RedisOptions, log: Logger): Redis {
+  const client = new Client(options.url, {
+    commandTimeout: options.commandTimeoutMs,
+    connectTimeout: 3_000,
+    maxRetriesPerRequest: 1,
+    enableOfflineQueue: false,
+    autoResendUnfulfilledCommands: false,
+    retryStrategy: (times) => Math.min(50 * times, 500),
+  });
+  let runId: Promise<string> | undefined;
+  let readyAt: number | undefined;
+  client.on('error', (error) => log.debug('redis connection error', { error }));
+  client.on('ready', () => {
+    readyAt = performance.now();
+  });
+  client.on('close', () => {
+    runId = undefined;
+    readyAt = undefined;
+  });
+
+  return {
+    client,
+    prefix: options.keyPrefix,
+    runId: () => {
+      runId ??= readRunId(client).catch((error: unknown) => {
+        runId = undefined;
+        throw error;
+      });
+      return runId;
+    },
+    connectedForMs: () => (readyAt === undefined ? 0 : performance.now() - readyAt),
+    run: (script, keys, args) => run(client, script, keys, args),
+    duplicate: () => duplicate(client, log),
+    ping: async () => {
+      await client.ping();
+    },
+    close: async () => {
+      client.disconnect();
+    },
+  };
+}
+
+/** Waits until the server answers, at most `timeoutMs`, and refuses one that may evict keys: a lost counter is a passed limit. */
+export async function checkRedis(redis: Redis, options: RedisOptions, timeoutMs = 10_000): Promise<void> {
+  await ready(redis.client, timeoutMs);
+  if (options.policyChecked) return;
+  const [, policy] = (await redis.client.config('GET', 'maxmemory-policy')) as string[];
+  if (policy !== 'noeviction')
+    throw new Error(
+      `redis evicts keys: maxmemory-policy is ${policy ?? 'hidden'}, expected noeviction ` +
+        '(set it on the server, or redis.policyChecked: true where a managed service hides it)',
+    );
+}
+
+async function run(
+  client: Client,
+  script: Script,
+  keys: readonly string[],
+  args: readonly (string | number)[],
+): Promise<unknown> {
+  try {
+    return await client.evalsha(script.sha, keys.length, ...keys, ...args);
+  } catch (error) {
+    // A server that was restarted has lost its scripts; nothing of this one ran.
+    if (error instanceof Error && error.message.startsWith('NOSCRIPT'))
+      return client.eval(script.lua, keys.length, ...keys, ...args);
+    throw error;
+  }
+}
+
+async function readRunId(client: Client): Promise<string> {
+  const info = await client.info('server');
+  const match = /^run_id:(\w+)/m.exec(info);
+  if (match?.[1] === undefined) throw new Error('redis does not tell its run_id in INFO server');
+  return match[1];
+}
+
+function duplicate(client: Client, log: Logger): Client {
+  const copy = client.duplicate({ maxRetriesPerRequest: null, enableOfflineQueue: true });
+  // A blocking read is expected to take longer than a command.
+  delete copy.options.commandTimeout;
+  copy.on('error', (error) => log.debug('redis connection error', { error }));
+  return copy;
+}
+
+function ready(client: Client, timeoutMs: number): Promise<void> {
+  if (client.status === 'ready') return Promise.resolve();
+  return new Promise((resolve, reject) => {
+    let last: unknown;
+    const onError = (error: unknown) => {
+      last = error;
+    };
+    const settle = (act: () => void) => {
+      clearTimeout(timer);
+      client.off('error', onError);
+      client.off('ready', onReady);
+      act();
+    };
+    const onReady = () => settle(resolve);
+    const timer = setTimeout(
+      () => settle(() => reject(new Error(`redis did not answer within ${timeoutMs} ms`, { cause: last }))),
+      timeoutMs,
+    );
+    client.on('error', onError);
+    client.on('ready', onReady);
+  });
+}

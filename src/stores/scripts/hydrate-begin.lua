@@ -1,0 +1,13 @@
+-- Asks to rebuild one scope. The fence is a random token: a counter would start again at 0 after a flush and let an old reader pass.
+-- KEYS: scope   ARGV: token, generation, runId, ttlMs
+-- Returns 'READY' (somebody rebuilt it), 'BUSY' (somebody is at it) or 'OK'
+if redis.call('HGET', KEYS[1], 'hydrated') == ARGV[2] .. ':' .. ARGV[3] then return 'READY' end
+local under = redis.call('HGET', KEYS[1], 'hydrating')
+local now = nowMs()
+if under then
+  local untilMs = tonumber(string.match(under, '|(%d+)$'))
+  if untilMs and untilMs > now then return 'BUSY' end
+end
+redis.call('HSET', KEYS[1], 'hydrating', string.format('%s|%.0f', ARGV[1], now + tonumber(ARGV[4])))
+redis.call('PEXPIRE', KEYS[1], SCOPE_TTL_MS)
+return 'OK'

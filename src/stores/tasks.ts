@@ -1,0 +1,284 @@
+// Rows of tasks: written when a task is accepted, kept true until it ended. Lists and sums come from here, never from Temporal's
+// visibility store.
+
+import type { Limit } from '../task/budget.ts';
+import type { EventDraft } from '../task/event.ts';
+import type { FailureDetails } from '../task/failure.ts';
+import type { TaskInput } from '../task/input.ts';
+import type { Message } from '../task/message.ts';
+import type { EndedStatus, TaskStatus } from '../task/status.ts';
+import type { UsageTotals } from '../task/usage.ts';
+import { toStored } from './limits.ts';
+import { writeMilestones } from './milestones.ts';
+import type { Postgres, Sql } from './postgres.ts';
+
+export type TaskStep = { readonly stepId: string; readonly callKey?: string; readonly status: string; readonly model?: string };
+
+export type TaskRow = {
+  readonly taskId: string;
+  readonly runId: string | undefined;
+  readonly tenantId: string;
+  readonly userId: string;
+  readonly sessionId: string | undefined;
+  readonly status: TaskStatus;
+  readonly phase: string;
+  readonly strategy: string;
+  readonly priority: string;
+  readonly tier: string | undefined;
+  readonly model: string | undefined;
+  readonly createdAt: Date;
+  readonly startedAt: Date | undefined;
+  readonly endedAt: Date | undefined;
+  readonly resultText: string | undefined;
+  readonly steps: readonly TaskStep[];
+  readonly error: { readonly type: string; readonly message: string; readonly details: FailureDetails | undefined } | undefined;
+  readonly waiting: { readonly reason: string; readonly until?: string } | undefined;
+  readonly usage: UsageTotals;
+  readonly nanoUsd: bigint;
+};
+
+export type NewTask = {
+  readonly taskId: string;
+  readonly runId: string | undefined;
+  readonly input: TaskInput;
+  readonly strategy: string;
+  readonly model: string | undefined;
+  /** Limits the task brought with it, or the defaults times its priority's multiplier. */
+  readonly limits: readonly Limit[];
+};
+
+export type TaskEnd = {
+  readonly status: EndedStatus;
+  readonly resultText?: string;
+  readonly steps?: readonly TaskStep[];
+  readonly error?: TaskRow['error'];
+};
+
+export type TaskFilter = {
+  readonly tenantId?: string | undefined;
+  readonly userId?: string | undefined;
+  readonly sessionId?: string | undefined;
+  readonly status?: TaskStatus | undefined;
+  /** Only tasks after this one in the listing's order. */
+  readonly after?: { readonly createdAt: Date; readonly taskId: string } | undefined;
+  readonly limit: number;
+};
+
+export type Tasks = ReturnType<typeof createTasks>;
+
+export function createTasks(postgres: Postgres) {
+  return {
+    /** Before the workflow starts: a task that was accepted can be read. False when the id is taken by a task that has not ended. */
+    queue: (task: NewTask) => queue(postgres, task),
+
+    /** Takes back a row whose workflow could not be started. */
+    async unqueue(taskId: string): Promise<void> {
+      await postgres.query("delete from tasks where task_id = $1 and run_id is null and status = 'queued'", [taskId]);
+    },
+
+    /** First thing of a run; also for tasks started by a plain client. Idempotent per run. */
+    begin: (task: NewTask & { readonly runId: string }, events: readonly EventDraft[]) => begin(postgres, task, events),
+
+    /** Closes the row once; a second call changes nothing and writes no events. */
+    end: (task: { taskId: string; runId: string }, end: TaskEnd, events: readonly EventDraft[]) => endTask(postgres, task, end, events),
+
+    /** What the task is doing or waiting for, as its readers see it. No effect on an ended task. */
+    async note(taskId: string, runId: string, state: { status: TaskStatus; phase: string; waiting?: TaskRow['waiting'] }): Promise<void> {
+      await postgres.query(
+        'update tasks set status = $3, phase = $4, waiting = $5 where task_id = $1 and run_id = $2 and ended_at is null',
+        [taskId, runId, state.status, state.phase, state.waiting === undefined ? null : JSON.stringify(state.waiting)],
+      );
+    },
+
+    async messages(taskId: string): Promise<Pick<TaskInput, 'messages' | 'temperature' | 'responseFormat'>> {
+      const { rows } = await postgres.query<{ input: { messages: Message[] } & TaskInput }>(
+        'select input from tasks where task_id = $1',
+        [taskId],
+      );
+      const input = rows[0]?.input;
+      if (input === undefined) throw new Error(`task ${taskId} has no row`);
+      return input;
+    },
+
+    async get(taskId: string): Promise<TaskRow | undefined> {
+      return (await select(postgres, 't.task_id = $1', [taskId], 1))[0];
+    },
+
+    /** Newest first. */
+    list(filter: TaskFilter): Promise<readonly TaskRow[]> {
+      return select(
+        postgres,
+        `($1::text is null or t.tenant_id = $1) and ($2::text is null or t.user_id = $2) and ($3::text is null or t.session_id = $3)
+         and ($4::text is null or t.status = $4)
+         and ($5::timestamptz is null or (date_trunc('milliseconds', t.created_at), t.task_id) < ($5, $6))`,
+        [
+          filter.tenantId ?? null,
+          filter.userId ?? null,
+          filter.sessionId ?? null,
+          filter.status ?? null,
+          filter.after?.createdAt ?? null,
+          filter.after?.taskId ?? null,
+        ],
+        filter.limit,
+      );
+    },
+
+    /** Tasks without an end that are older than a moment, for the reconciler; oldest first. */
+    async open(olderThanMs: number, limit: number): Promise<readonly { taskId: string; runId: string | undefined; tenantId: string }[]> {
+      const { rows } = await postgres.query<{ task_id: string; run_id: string | null; tenant_id: string }>(
+        `select task_id, run_id, tenant_id from tasks
+         where ended_at is null and created_at < now() - make_interval(secs => $1 / 1000.0) order by created_at limit $2`,
+        [olderThanMs, limit],
+      );
+      return rows.map((row) => ({ taskId: row.task_id, runId: row.run_id ?? undefined, tenantId: row.tenant_id }));
+    },
+  };
+}
+
+async function queue(sql: Sql, task: NewTask): Promise<boolean> {
+  const { rowCount } = await insertRow(sql, task, 'queued', 'where tasks.ended_at is not null');
+  return rowCount === 1;
+}
+
+/**
+ * A row of the same run stays as it is. A row of another run (an id used again, a reset, a queued row) is taken over; its epoch stays,
+ * so that sequence numbers go on.
+ */
+function begin(postgres: Postgres, task: NewTask & { readonly runId: string }, events: readonly EventDraft[]): Promise<void> {
+  return postgres.transaction(async (sql) => {
+    const { rowCount } = await insertRow(sql, task, 'running', 'where tasks.run_id is distinct from excluded.run_id');
+    if (rowCount !== 1) return;
+    await sql.query(
+      `insert into budgets (tenant_id, scope, scope_id, limits) values ($1, 'task', $2, $3) on conflict do nothing`,
+      [task.input.tenantId, task.taskId, JSON.stringify(task.limits.map(toStored))],
+    );
+    await writeMilestones(sql, { taskId: task.taskId, runId: task.runId, tenantId: task.input.tenantId }, events);
+  });
+}
+
+function insertRow(sql: Sql, task: NewTask, status: 'queued' | 'running', condition: string) {
+  const { input } = task;
+  return sql.query(
+    `insert into tasks (task_id, run_id, tenant_id, user_id, session_id, status, phase, strategy, priority, tier, model, input, started_at)
+     values ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10, $11, case when $6 = 'running' then now() end)
+     on conflict (task_id) do update set run_id = excluded.run_id, tenant_id = excluded.tenant_id, user_id = excluded.user_id,
+       session_id = excluded.session_id, status = excluded.status, phase = excluded.phase, strategy = excluded.strategy,
+       priority = excluded.priority, tier = excluded.tier, model = excluded.model, input = excluded.input, waiting = null,
+       steps = '[]', result_text = null, error = null, started_at = excluded.started_at, ended_at = null,
+       created_at = case when tasks.ended_at is null then tasks.created_at else now() end
+     ${condition}`,
+    [
+      task.taskId,
+      task.runId ?? null,
+      input.tenantId,
+      input.userId,
+      input.sessionId ?? null,
+      status,
+      task.strategy,
+      input.priority,
+      input.tier ?? null,
+      task.model ?? null,
+      JSON.stringify(input),
+    ],
+  );
+}
+
+function endTask(
+  postgres: Postgres,
+  task: { taskId: string; runId: string },
+  end: TaskEnd,
+  events: readonly EventDraft[],
+): Promise<boolean> {
+  return postgres.transaction(async (sql) => {
+    const { rows } = await sql.query<{ tenant_id: string }>(
+      `update tasks set status = $3, phase = $3, waiting = null, result_text = $4, steps = $5, error = $6, ended_at = now(),
+         run_id = coalesce(run_id, $2)
+       where task_id = $1 and (run_id = $2 or run_id is null) and ended_at is null returning tenant_id`,
+      [
+        task.taskId,
+        task.runId,
+        end.status,
+        end.resultText ?? null,
+        JSON.stringify(end.steps ?? []),
+        end.error === undefined ? null : JSON.stringify(end.error),
+      ],
+    );
+    const row = rows[0];
+    if (row === undefined) return false;
+    await writeMilestones(sql, { ...task, tenantId: row.tenant_id }, events);
+    return true;
+  });
+}
+
+type SelectedRow = {
+  task_id: string;
+  run_id: string | null;
+  tenant_id: string;
+  user_id: string;
+  session_id: string | null;
+  status: TaskStatus;
+  phase: string;
+  strategy: string;
+  priority: string;
+  tier: string | null;
+  model: string | null;
+  created_at: Date;
+  started_at: Date | null;
+  ended_at: Date | null;
+  result_text: string | null;
+  steps: TaskStep[];
+  error: TaskRow['error'] | null;
+  waiting: TaskRow['waiting'] | null;
+  input_tokens: bigint;
+  cached_tokens: bigint;
+  write_tokens: bigint;
+  output_tokens: bigint;
+  reasoning_tokens: bigint;
+  nano: bigint;
+};
+
+async function select(sql: Sql, condition: string, values: readonly unknown[], limit: number): Promise<readonly TaskRow[]> {
+  const { rows } = await sql.query<SelectedRow>(
+    `select t.*, l.* from tasks t cross join lateral (
+       select coalesce(sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens), 0) as input_tokens,
+         coalesce(sum(cache_read_tokens), 0) as cached_tokens,
+         coalesce(sum(cache_write_5m_tokens + cache_write_1h_tokens), 0) as write_tokens,
+         coalesce(sum(output_tokens), 0) as output_tokens, coalesce(sum(reasoning_tokens), 0) as reasoning_tokens,
+         coalesce(sum(cost_nano_usd), 0) as nano
+       from ledger where ledger.task_id = t.task_id and ledger.tenant_id = t.tenant_id) l
+     where ${condition} order by t.created_at desc, t.task_id desc limit ${limit}`,
+    values,
+  );
+  return rows.map(toTaskRow);
+}
+
+function toTaskRow(row: SelectedRow): TaskRow {
+  return {
+    taskId: row.task_id,
+    runId: row.run_id ?? undefined,
+    tenantId: row.tenant_id,
+    userId: row.user_id,
+    sessionId: row.session_id ?? undefined,
+    status: row.status,
+    phase: row.phase,
+    strategy: row.strategy,
+    priority: row.priority,
+    tier: row.tier ?? undefined,
+    model: row.model ?? undefined,
+    createdAt: row.created_at,
+    startedAt: row.started_at ?? undefined,
+    endedAt: row.ended_at ?? undefined,
+    resultText: row.result_text ?? undefined,
+    steps: row.steps,
+    error: row.error ?? undefined,
+    waiting: row.waiting ?? undefined,
+    usage: {
+      inputTokens: Number(row.input_tokens),
+      cachedInputTokens: Number(row.cached_tokens),
+      cacheWriteTokens: Number(row.write_tokens),
+      outputTokens: Number(row.output_tokens),
+      reasoningTokens: Number(row.reasoning_tokens),
+    },
+    nanoUsd: row.nano,
+  };
+}

@@ -1,0 +1,58 @@
+// Words of the budget: who pays, what limits look like, what a hold answers. Pure vocabulary.
+
+import type { FailureDetails } from './failure.ts';
+
+export const SCOPE_KINDS = ['tenant', 'user', 'session', 'task'] as const;
+export type ScopeKind = (typeof SCOPE_KINDS)[number];
+
+export const LIMIT_WINDOWS = ['total', 'hour', 'day', 'week', 'month'] as const;
+export type LimitWindow = (typeof LIMIT_WINDOWS)[number];
+
+/** A limit of one scope. `amount` is nano-USD or tokens, by `unit`. */
+export type Limit = {
+  readonly unit: 'usd' | 'tokens';
+  readonly window: LimitWindow;
+  readonly amount: bigint;
+  readonly hard: boolean;
+  readonly warnAt: number;
+};
+
+export type Scope = { readonly kind: ScopeKind; readonly id: string };
+
+/** Everybody who pays for a call. */
+export type Payer = {
+  readonly tenantId: string;
+  readonly userId: string;
+  readonly sessionId?: string | undefined;
+  readonly taskId?: string | undefined;
+};
+
+/** A limit together with the scope it belongs to. */
+export type BindingLimit = Limit & { readonly scope: Scope };
+
+/** What one call may take at most: an upper bound, in nano-USD and tokens. */
+export type Estimate = {
+  readonly nanoUsd: bigint;
+  readonly tokens: number;
+  readonly inputTokens: number;
+  readonly maxOutputTokens: number;
+};
+
+export type HoldOutcome =
+  | { readonly kind: 'held'; readonly heldAtMs: number }
+  /** Settled spend alone leaves no room. */
+  | { readonly kind: 'refused'; readonly failure: FailureDetails }
+  /** Only holds of other calls stand in the way. */
+  | { readonly kind: 'crowded'; readonly limit: string; readonly failure: FailureDetails }
+  /** The attempt key was used and is over. */
+  | { readonly kind: 'over' };
+
+/** The scopes of a payer in the one order in which they are locked and listed. */
+export function scopesOf(payer: Payer): readonly Scope[] {
+  return [
+    { kind: 'tenant', id: payer.tenantId },
+    { kind: 'user', id: payer.userId },
+    ...(payer.sessionId === undefined ? [] : [{ kind: 'session', id: payer.sessionId } as const]),
+    ...(payer.taskId === undefined ? [] : [{ kind: 'task', id: payer.taskId } as const]),
+  ];
+}

@@ -1,0 +1,74 @@
+// The closed list of ways in which a task ends without an answer, and what each tells. Pure vocabulary, shared by the workflow
+// (which fails with it), the gateway (which makes problem documents of it) and clients.
+
+export const FAILURE_TYPES = [
+  'InvalidTask',
+  'BudgetExceeded',
+  'RateLimited',
+  'RequestRejected',
+  'ApprovalRejected',
+  'ApprovalTimedOut',
+  'NoModelAvailable',
+  'DeadlineExceeded',
+  'ContentRefused',
+] as const;
+
+export type FailureType = (typeof FAILURE_TYPES)[number];
+
+/** One thing wrong with a task's input: where (`budget.usd`), what was expected, what came (cut to 100 characters). */
+export type Fault = { readonly path: string; readonly expected: string; readonly got: string };
+
+export type InvalidTaskDetails = { readonly type: 'InvalidTask'; readonly faults: readonly Fault[] };
+
+/** Which limit refused a call. Amounts are decimal strings: USD, or a count of tokens, by `unit`. */
+export type BudgetExceededDetails = {
+  readonly type: 'BudgetExceeded';
+  readonly scope: string;
+  readonly id: string;
+  readonly unit: 'usd' | 'tokens';
+  readonly window: string;
+  readonly limit: string;
+  readonly settled: string;
+  readonly held: string;
+  readonly needed: string;
+  readonly resetsAt?: string;
+};
+
+export type ModelFailureDetails = {
+  readonly type: 'RateLimited' | 'RequestRejected' | 'NoModelAvailable' | 'DeadlineExceeded' | 'ContentRefused';
+  readonly reason: string;
+  readonly model?: string;
+  readonly status?: number;
+  readonly retryAfterMs?: number;
+};
+
+export type FailureDetails = InvalidTaskDetails | BudgetExceededDetails | ModelFailureDetails;
+
+/** One sentence for a person, made from the details alone. */
+export function failureMessage(details: FailureDetails): string {
+  switch (details.type) {
+    case 'InvalidTask':
+      return `invalid task: ${details.faults.map((fault) => `${fault.path}: expected ${fault.expected}, got ${fault.got}`).join('; ')}`;
+    case 'BudgetExceeded':
+      return (
+        `budget exceeded: ${details.scope} ${details.id} has a limit of ${details.limit} ${details.unit} (${details.window}), ` +
+        `settled ${details.settled}, held ${details.held}, needed ${details.needed}`
+      );
+    case 'RateLimited':
+    case 'RequestRejected':
+    case 'NoModelAvailable':
+    case 'DeadlineExceeded':
+    case 'ContentRefused':
+      return `${FAILURE_PHRASES[details.type]}: ${details.reason}${details.model === undefined ? '' : ` (${details.model})`}`;
+    default:
+      return details satisfies never;
+  }
+}
+
+const FAILURE_PHRASES = {
+  RateLimited: 'rate limited',
+  RequestRejected: 'the provider rejected the request',
+  NoModelAvailable: 'no model available',
+  DeadlineExceeded: 'deadline exceeded',
+  ContentRefused: 'content refused',
+} as const satisfies Record<ModelFailureDetails['type'], string>;

@@ -1,0 +1,116 @@
+// The input of `runTask` and the only authority on what is valid. Plain code without libraries: the workflow calls it first, the
+// gateway calls it too. Faults are collected, never thrown.
+
+import type { Fault } from './failure.ts';
+import { describeValue, ID_PATTERN, type InputField, inputFields } from './input-fields.ts';
+import { isTooDeep, MAX_JSON_DEPTH } from './json.ts';
+import type { Message, ResponseFormat } from './message.ts';
+import { utf8Bytes } from './text.ts';
+
+export const STRATEGIES = [
+  'auto',
+  'simple',
+  'dag',
+  'react',
+  'research',
+  'reflection',
+  'debate',
+  'tree_of_thoughts',
+] as const;
+export const PRIORITIES = ['critical', 'high', 'normal', 'low'] as const;
+export const TIERS = ['small', 'medium', 'large'] as const;
+
+export type Strategy = (typeof STRATEGIES)[number];
+export type Priority = (typeof PRIORITIES)[number];
+export type Tier = (typeof TIERS)[number];
+
+/** A valid input with its defaults filled in. Money is a canonical decimal string in USD. */
+export type TaskInput = {
+  readonly messages: readonly Message[];
+  readonly tenantId: string;
+  readonly userId: string;
+  readonly sessionId?: string;
+  readonly strategy: Strategy;
+  readonly tier?: Tier;
+  readonly model?: string;
+  readonly maxOutputTokens?: number;
+  readonly temperature?: number;
+  readonly responseFormat?: ResponseFormat;
+  readonly tools: readonly string[];
+  readonly budget: { readonly usd?: string; readonly tokens?: number; readonly onExceeded: 'refuse' };
+  readonly priority: Priority;
+  readonly deadline?: string;
+  readonly abort: 'cancel';
+  readonly labels: Readonly<Record<string, string>>;
+};
+
+export type ParsedInput =
+  | { readonly kind: 'valid'; readonly input: TaskInput }
+  | { readonly kind: 'invalid'; readonly faults: readonly Fault[] };
+
+/** Largest input as JSON. Temporal itself refuses a start above 2 MiB. */
+export const MAX_INPUT_BYTES = 1024 * 1024;
+
+/** Faults beyond these are left out, so that a failure's details stay small. */
+const MAX_FAULTS = 20;
+
+/** Checks an input and fills in defaults. All faults are reported at once, at most 20. */
+export function parseTaskInput(value: unknown): ParsedInput {
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    return invalid([{ path: '', expected: 'an object', got: Array.isArray(value) ? 'a list' : describeValue(value) }]);
+  if (isTooDeep(value))
+    return invalid([{ path: '', expected: `at most ${MAX_JSON_DEPTH} levels of nesting`, got: 'more' }]);
+  const bytes = utf8Bytes(JSON.stringify(value));
+  if (bytes > MAX_INPUT_BYTES)
+    return invalid([{ path: '', expected: `at most ${MAX_INPUT_BYTES} bytes of JSON`, got: `${bytes} bytes` }]);
+
+  const given = value as Readonly<Record<string, unknown>>;
+  const faults: Fault[] = [...unknownFieldFaults(given), ...exclusiveFaults(given)];
+  const parsed: Record<string, unknown> = {};
+  for (const [name, field] of Object.entries<InputField>(inputFields)) {
+    if (given[name] === undefined) {
+      if (field.defaultValue !== undefined) parsed[name] = field.defaultValue;
+      else if (field.required) faults.push({ path: name, expected: field.expected, got: 'nothing' });
+      continue;
+    }
+    const result = field.parse(given[name], name);
+    if (result.kind === 'faults') faults.push(...result.faults);
+    else if (result.value !== undefined) parsed[name] = result.value;
+  }
+  if (faults.length > 0) return invalid(faults);
+  const { query, ...rest } = parsed;
+  if (typeof query === 'string') rest['messages'] = [{ role: 'user', content: query }];
+  // Every field was produced by its own parser above, whose result types are those of TaskInput.
+  return { kind: 'valid', input: rest as TaskInput };
+}
+
+/** Whether a text may be used as tenant, user, session or workflow id. */
+export function isId(text: string): boolean {
+  return ID_PATTERN.test(text);
+}
+
+/** The fault of a bad workflow id, or nothing. A workflow cannot refuse its own id before it runs. */
+export function taskIdFault(taskId: string): Fault | undefined {
+  if (isId(taskId)) return undefined;
+  return { path: 'taskId', expected: 'an id of 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -', got: describeValue(taskId) };
+}
+
+function invalid(faults: readonly Fault[]): ParsedInput {
+  return { kind: 'invalid', faults: faults.slice(0, MAX_FAULTS) };
+}
+
+function unknownFieldFaults(given: Readonly<Record<string, unknown>>): Fault[] {
+  return Object.keys(given)
+    .filter((name) => !Object.hasOwn(inputFields, name))
+    .map((name) => ({ path: name.slice(0, 100), expected: 'no such field', got: describeValue(given[name]) }));
+}
+
+function exclusiveFaults(given: Readonly<Record<string, unknown>>): Fault[] {
+  const faults: Fault[] = [];
+  const hasQuery = given['query'] !== undefined;
+  if (hasQuery === (given['messages'] !== undefined))
+    faults.push({ path: 'query', expected: 'one of query and messages', got: hasQuery ? 'both' : 'neither' });
+  if (given['tier'] !== undefined && given['model'] !== undefined)
+    faults.push({ path: 'tier', expected: 'at most one of tier and model', got: 'both' });
+  return faults;
+}

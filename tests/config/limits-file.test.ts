@@ -1,0 +1,323 @@
+import { describe, expect, it } from 'vitest';
+import { stringify } from 'yaml';
+import { notEnforced } from '../../src/config.ts';
+import { faultsOf, load } from './overlay.ts';
+
+const withLimits = (value: unknown, env = {}) =>
+  load({ env, files: { 'limits.yaml': stringify(value) } }).limits;
+
+const USD = { unit: 'usd', window: 'total', hard: true, warnAt: 0.8 };
+
+describe('the shipped limits.yaml', () => {
+  it('holds the limits of the design', () => {
+    const { rates, budgets } = load().limits;
+    expect(rates.providers).toMatchObject({
+      openai: { rpm: 30, tpm: 60_000, maxParallel: 100 },
+      anthropic: { rpm: 20, tpm: 40_000 },
+      google: { rpm: 40, tpm: 80_000 },
+      meta: { rpm: 60, tpm: 120_000 },
+      simulated: { rpm: 6_000, tpm: 20_000_000, maxParallel: 200 },
+      default: { rpm: 45, tpm: 90_000 },
+    });
+    expect({ ...rates.tiers }).toEqual({
+      small: { rpm: 120, tpm: 200_000 },
+      medium: { rpm: 60, tpm: 100_000 },
+      large: { rpm: 30, tpm: 50_000 },
+    });
+    expect({ ...rates.plans }).toEqual({ default: { fairnessWeight: 1 } });
+    expect(budgets).toEqual({
+      tenant: [],
+      user: [{ ...USD, amount: 20_000_000_000n }],
+      session: [],
+      task: [{ ...USD, amount: 2_000_000_000n }],
+      perRequest: [{ ...USD, amount: 2_000_000_000n }],
+    });
+  });
+});
+
+describe('an overlay of limits.yaml', () => {
+  it('changes what it names and keeps the rest', () => {
+    const { rates, budgets } = withLimits({
+      rates: {
+        providers: { openai: { rpm: 500, maxParallel: 'unlimited' }, own: { rpm: 1 }, meta: null },
+        models: { 'openai/gpt-5': { tpm: 7 } },
+        plans: { gold: { maxParallel: 3, fairnessWeight: 2.5 } },
+      },
+      budgets: {
+        session: [{ unit: 'tokens', window: 'hour', amount: 1_000, hard: false, warnAt: 0 }],
+        task: [],
+      },
+    });
+    expect(rates.providers['openai']).toEqual({ rpm: 500, tpm: 60_000 });
+    expect(rates.providers['own']).toEqual({ rpm: 1, tpm: 90_000 });
+    expect(rates.providers['meta']).toBeUndefined();
+    expect(rates.providers['google']).toEqual(load().limits.rates.providers['google']);
+    expect({ ...rates.models }).toEqual({ 'openai/gpt-5': { tpm: 7 } });
+    expect({ ...rates.plans }).toEqual({
+      default: { fairnessWeight: 1 },
+      gold: { maxParallel: 3, fairnessWeight: 2.5 },
+    });
+    expect(budgets.session).toEqual([
+      { unit: 'tokens', window: 'hour', amount: 1_000n, hard: false, warnAt: 0 },
+    ]);
+    expect(budgets.task).toEqual([]);
+    expect(budgets.user).toEqual(load().limits.budgets.user);
+  });
+
+  it('gives rows what they leave out from the default row', () => {
+    const { rates } = withLimits({
+      rates: { providers: { default: { rpm: 'unlimited', maxParallel: 9 }, own: { tpm: 5 } } },
+    });
+    expect(rates.providers.default).toEqual({ tpm: 90_000, maxParallel: 9 });
+    expect(rates.providers['own']).toEqual({ tpm: 5, maxParallel: 9 });
+  });
+
+  it.each([
+    ['"5.00"', 5_000_000_000n],
+    ['0.1', 100_000_000n],
+    ['0', 0n],
+    ['"0.000000001"', 1n],
+    ['9000000', 9_000_000_000_000_000n],
+  ])('reads an amount of %s USD', (amount, nano) => {
+    const files = { 'limits.yaml': `budgets: {user: [{unit: usd, amount: ${amount}}]}` };
+    expect(load({ files }).limits.budgets.user).toEqual([{ ...USD, amount: nano }]);
+  });
+
+  it('reads an amount of tokens as number or digits', () => {
+    const limits = ['total', 'day'].map((window, index) => ({
+      unit: 'tokens',
+      window,
+      amount: [7, '9000000000000000'][index],
+    }));
+    expect(withLimits({ budgets: { tenant: limits } }).budgets.tenant.map((limit) => limit.amount)).toEqual([
+      7n,
+      9_000_000_000_000_000n,
+    ]);
+  });
+});
+
+describe('RATE_ variables', () => {
+  it('lie above the files, for providers and tiers', () => {
+    const { rates } = withLimits(
+      { rates: { providers: { openai: { rpm: 1 }, 'my-own.x': { rpm: 2 } } } },
+      {
+        RATE_OPENAI_RPM: '77',
+        RATE_OPENAI_TPM: 'unlimited',
+        RATE_MY_OWN_X_TPM: '5',
+        RATE_SMALL_RPM: '3',
+        RATE_DEFAULT_RPM: '44',
+      },
+    );
+    expect(rates.providers['openai']).toEqual({ rpm: 77, maxParallel: 100 });
+    expect(rates.providers['my-own.x']).toEqual({ rpm: 2, tpm: 5 });
+    expect(rates.tiers.small).toEqual({ rpm: 3, tpm: 200_000 });
+    expect(rates.providers.default).toEqual({ rpm: 44, tpm: 90_000 });
+  });
+
+  it('make a row for a provider of models.yaml that has none', () => {
+    const files = { 'models.yaml': 'providers: {own: {protocol: openai-compatible, baseUrl: "http://h"}}' };
+    const { rates } = load({ files, env: { RATE_OWN_RPM: '5' } }).limits;
+    expect(rates.providers['own']).toEqual({ rpm: 5, tpm: 90_000 });
+  });
+
+  it.each(['RATE_NOBODY_RPM', 'RATE_OPENAI_RPS', 'RATE_OPENAI', 'RATE_openai_RPM', 'RATE_'])(
+    'are refused by the name %s',
+    (name) => {
+      expect(faultsOf({ env: { [name]: '5' } })).toEqual([
+        {
+          key: 'rates',
+          expected: 'RATE_<provider or tier>_RPM or _TPM',
+          got: name,
+          source: `environment ${name}`,
+        },
+      ]);
+    },
+  );
+
+  it.each(['0', '-1', '12abc', '1.5', ' 5', 'none', '1e3', '1000000000001'])(
+    'are refused with the value %j',
+    (text) => {
+      expect(faultsOf({ env: { RATE_LARGE_TPM: text } })).toEqual([
+        {
+          key: 'rates.tiers.large.tpm',
+          expected: 'a whole number from 1 to 1000000000000, or unlimited',
+          got: JSON.stringify(text),
+          source: 'environment RATE_LARGE_TPM',
+        },
+      ]);
+    },
+  );
+
+  it('are refused where they mean two rows', () => {
+    const files = { 'limits.yaml': 'rates: {providers: {a-b: {rpm: 1}, a_b: {rpm: 1}, small: {rpm: 1}}}' };
+    expect(
+      faultsOf({ files, env: { RATE_A_B_RPM: '5', RATE_SMALL_TPM: '5' } }).map((fault) => fault.got),
+    ).toEqual(['rates.providers.a-b and rates.providers.a_b', 'rates.providers.small and rates.tiers.small']);
+  });
+});
+
+describe('a faulty limits.yaml', () => {
+  const limit = (change: object) => ({
+    budgets: { user: [{ unit: 'usd', window: 'total', amount: '1.00', ...change }] },
+  });
+  const rate = (change: object) => ({ rates: { providers: { openai: change } } });
+  const DIMENSION = 'a whole number from 1 to 1000000000000, or unlimited';
+  const AMOUNT = 'an amount in USD from 0 to 9000000 with at most 9 decimals';
+
+  it.each<[string, unknown, string, string, string]>([
+    ['an unknown section', { rate: {} }, 'rate', 'no such key', 'a map'],
+    ['an unknown kind', { rates: { regions: {} } }, 'rates.regions', 'no such key', 'a map'],
+    ['an unknown dimension', rate({ rps: 1 }), 'rates.providers.openai.rps', 'no such key', 'a number'],
+    ['a rate of zero', rate({ rpm: 0 }), 'rates.providers.openai.rpm', DIMENSION, '0'],
+    ['a negative rate', rate({ tpm: -1 }), 'rates.providers.openai.tpm', DIMENSION, '-1'],
+    ['a broken rate', rate({ rpm: 1.5 }), 'rates.providers.openai.rpm', DIMENSION, '1.5'],
+    ['an absurd rate', rate({ rpm: 1e13 }), 'rates.providers.openai.rpm', DIMENSION, '10000000000000'],
+    ['a word', rate({ rpm: 'many' }), 'rates.providers.openai.rpm', DIMENSION, '"many"'],
+    ['a null dimension', rate({ rpm: null }), 'rates.providers.openai.rpm', DIMENSION, 'null'],
+    [
+      'no default row',
+      { rates: { providers: { default: null } } },
+      'rates.providers',
+      'a row named default',
+      expect.any(String),
+    ],
+    [
+      'a model without a provider',
+      { rates: { models: { new: {} } } },
+      'rates.models.new',
+      'a model as provider/model',
+      'this key',
+    ],
+    ['an unknown tier', { rates: { tiers: { tiny: {} } } }, 'rates.tiers.tiny', 'no such key', 'a map'],
+    [
+      'a plan with a brace',
+      { rates: { plans: { '{t}': {} } } },
+      'rates.plans.{t}',
+      /^a plan of 1 to 40/,
+      'this key',
+    ],
+    [
+      'a plan without weight',
+      { rates: { plans: { default: { fairnessWeight: 0 } } } },
+      'rates.plans.default.fairnessWeight',
+      'a number from 0.001 to 1000',
+      '0',
+    ],
+    ['an unknown scope', { budgets: { team: [] } }, 'budgets.team', 'no such key', 'a list'],
+    ['a scope that is no list', { budgets: { user: {} } }, 'budgets.user', 'a list', '{}'],
+    ['an unknown unit', limit({ unit: 'eur' }), 'budgets.user[0].unit', 'one of usd, tokens', '"eur"'],
+    ['no unit', limit({ unit: undefined }), 'budgets.user[0].unit', 'one of usd, tokens', 'nothing'],
+    [
+      'an unknown window',
+      limit({ window: 'year' }),
+      'budgets.user[0].window',
+      'one of total, hour, day, week, month',
+      '"year"',
+    ],
+    ['a negative amount', limit({ amount: -1 }), 'budgets.user[0].amount', AMOUNT, '-1'],
+    [
+      'an absurd amount',
+      limit({ amount: '9000000.000000001' }),
+      'budgets.user[0].amount',
+      AMOUNT,
+      '"9000000.000000001"',
+    ],
+    ['an amount that is text', limit({ amount: '12abc' }), 'budgets.user[0].amount', AMOUNT, '"12abc"'],
+    ['no amount', limit({ amount: undefined }), 'budgets.user[0].amount', AMOUNT, 'nothing'],
+    [
+      'broken tokens',
+      limit({ unit: 'tokens', amount: 1.5 }),
+      'budgets.user[0].amount',
+      /^a whole number of tokens/,
+      '1.5',
+    ],
+    [
+      'absurd tokens',
+      limit({ unit: 'tokens', amount: '9000000000000001' }),
+      'budgets.user[0].amount',
+      /^a whole number of tokens/,
+      '"9000000000000001"',
+    ],
+    ['a word for a boolean', limit({ hard: 'yes' }), 'budgets.user[0].hard', 'true or false', '"yes"'],
+    [
+      'a warning above the limit',
+      limit({ warnAt: 1.1 }),
+      'budgets.user[0].warnAt',
+      'a number from 0 to 1',
+      '1.1',
+    ],
+    ['an unknown key of a limit', limit({ soft: true }), 'budgets.user[0].soft', 'no such key', 'a boolean'],
+    [
+      'a window of one request',
+      { budgets: { perRequest: [{ unit: 'usd', amount: 1, window: 'day' }] } },
+      'budgets.perRequest[0].window',
+      /^no window/,
+      '"day"',
+    ],
+    [
+      'the same limit twice',
+      { budgets: { user: [1, 2].map((amount) => ({ unit: 'usd', amount })) } },
+      'budgets.user',
+      'one limit for each unit, window and hardness',
+      'several',
+    ],
+  ])('is refused for %s', (_title, value, key, expected, got) => {
+    expect(faultsOf({ files: { 'limits.yaml': stringify(value) } })).toEqual([
+      {
+        key,
+        expected: expect.stringMatching(expected),
+        got,
+        source: expect.stringMatching(/^limits\.yaml:\d+$/),
+      },
+    ]);
+  });
+});
+
+describe('notEnforced', () => {
+  it('names what the shipped file holds too early', () => {
+    expect(notEnforced(load())).toEqual([
+      'rates.tiers.small',
+      'rates.tiers.medium',
+      'rates.tiers.large',
+      'budgets.perRequest[0]',
+    ]);
+  });
+
+  it('names every row that is not enforced yet, and no row that is or that limits nothing', () => {
+    const rows = (unit: string) => [
+      { unit, window: 'total', amount: 1 },
+      { unit, window: 'day', amount: 1 },
+      { unit, amount: 1, hard: false },
+    ];
+    const limits = withLimits({
+      rates: {
+        models: { 'openai/gpt-5': { rpm: 1 }, 'openai/gpt-5-mini': {} },
+        tiers: { small: null, medium: { rpm: 'unlimited', tpm: 'unlimited' } },
+        plans: {
+          gold: { rpm: 5, fairnessWeight: 2 },
+          silver: { fairnessWeight: 2 },
+          bronze: { rpm: 'unlimited' },
+        },
+      },
+      budgets: {
+        tenant: [rows('usd')[0]],
+        user: rows('usd'),
+        session: [rows('tokens')[0]],
+        task: rows('tokens'),
+        perRequest: [],
+      },
+    });
+    expect(notEnforced({ limits })).toEqual([
+      'rates.models.openai/gpt-5',
+      'rates.tiers.large',
+      'rates.plans.gold',
+      'rates.plans.silver',
+      'budgets.tenant[0]',
+      'budgets.user[1]',
+      'budgets.user[2]',
+      'budgets.session[0]',
+      'budgets.task[1]',
+      'budgets.task[2]',
+    ]);
+  });
+});

@@ -1,0 +1,186 @@
+// Every key of default.yaml with a value that is not its default, as a file gives it and as it is resolved. A key without a row
+// fails `settings.test.ts`.
+
+/** Key, environment name, a value in a file, the same as environment text (when it differs), resolved key and value. */
+export type Row = {
+  key: string;
+  env: string;
+  file: unknown;
+  text?: string;
+  resolved?: string;
+  value: unknown;
+};
+
+const BREAKER_ROWS = Object.entries({ redis: 'REDIS', postgres: 'DB', temporal: 'GRPC', llm: 'LLM' }).flatMap(
+  ([name, part]): Row[] => {
+    const [key, env] = [`breakers.${name}`, `CB_${part}`];
+    return [
+      { key: `${key}.enabled`, env: `${env}_ENABLED`, file: false, value: false },
+      { key: `${key}.maxRequests`, env: `${env}_MAX_REQUESTS`, file: 7, value: 7 },
+      {
+        key: `${key}.interval`,
+        env: `${env}_INTERVAL`,
+        file: '11s',
+        resolved: `${key}.intervalMs`,
+        value: 11_000,
+      },
+      {
+        key: `${key}.timeout`,
+        env: `${env}_TIMEOUT`,
+        file: '13s',
+        resolved: `${key}.timeoutMs`,
+        value: 13_000,
+      },
+      { key: `${key}.failureThreshold`, env: `${env}_FAILURE_THRESHOLD`, file: 17, value: 17 },
+      { key: `${key}.successThreshold`, env: `${env}_SUCCESS_THRESHOLD`, file: 19, value: 19 },
+    ];
+  },
+);
+
+const SLOT_ROWS = Object.entries({ activities: 'WORKER_ACT', workflows: 'WORKER_WF' }).flatMap(
+  ([name, env]) =>
+    ['critical', 'high', 'normal', 'low'].map(
+      (priority, index): Row => ({
+        key: `worker.${name}.${priority}`,
+        env: `${env}_${priority.toUpperCase()}`,
+        file: 21 + index,
+        value: 21 + index,
+      }),
+    ),
+);
+
+export const ROWS: readonly Row[] = [
+  { key: 'auth', env: 'WEIR_AUTH', file: 'off', value: 'off' },
+  { key: 'log.level', env: 'WEIR_LOG_LEVEL', file: 'debug', value: 'debug' },
+  { key: 'log.format', env: 'WEIR_LOG_FORMAT', file: 'json', value: 'json' },
+  { key: 'metrics.host', env: 'METRICS_HOST', file: '0.0.0.0', value: '0.0.0.0' },
+  { key: 'metrics.port', env: 'METRICS_PORT', file: 0, value: 0 },
+  { key: 'gateway.host', env: 'WEIR_GATEWAY_HOST', file: '::1', value: '::1' },
+  { key: 'gateway.port', env: 'WEIR_GATEWAY_PORT', file: 65_535, value: 65_535 },
+  { key: 'gateway.adminKey', env: 'WEIR_ADMIN_KEY', file: 'k-123', value: 'k-123' },
+  { key: 'temporal.queuePrefix', env: 'WEIR_QUEUE_PREFIX', file: 'other', value: 'other' },
+  {
+    key: 'temporal.workflowBundle',
+    env: 'WEIR_WORKFLOW_BUNDLE',
+    file: '/b/workflows.js',
+    value: '/b/workflows.js',
+  },
+  {
+    key: 'temporal.shutdownGraceTime',
+    env: 'WEIR_SHUTDOWN_GRACE',
+    file: '1.5m',
+    resolved: 'temporal.shutdownGraceTimeMs',
+    value: 90_000,
+  },
+  { key: 'redis.url', env: 'REDIS_URL', file: 'rediss://u:p@h:1/2', value: 'rediss://u:p@h:1/2' },
+  { key: 'redis.keyPrefix', env: 'WEIR_REDIS_KEY_PREFIX', file: 'Pre_fix-1', value: 'Pre_fix-1' },
+  {
+    key: 'redis.commandTimeout',
+    env: 'WEIR_REDIS_COMMAND_TIMEOUT',
+    file: '300ms',
+    resolved: 'redis.commandTimeoutMs',
+    value: 300,
+  },
+  { key: 'redis.policyChecked', env: 'WEIR_REDIS_POLICY_CHECKED', file: true, value: true },
+  { key: 'postgres.url', env: 'DATABASE_URL', file: 'postgresql://h/d', value: 'postgresql://h/d' },
+  { key: 'postgres.schema', env: 'WEIR_POSTGRES_SCHEMA', file: 'weir_2', value: 'weir_2' },
+  { key: 'postgres.poolSize', env: 'WEIR_POSTGRES_POOL_SIZE', file: 3, value: 3 },
+  {
+    key: 'postgres.statementTimeout',
+    env: 'WEIR_POSTGRES_STATEMENT_TIMEOUT',
+    file: '7s',
+    resolved: 'postgres.statementTimeoutMs',
+    value: 7_000,
+  },
+  { key: 'worker.priorityQueues', env: 'PRIORITY_QUEUES', file: 'off', value: false },
+  ...SLOT_ROWS,
+  { key: 'task.maxTextBytes', env: 'WEIR_TASK_MAX_TEXT_BYTES', file: 1_024, value: 1_024 },
+  {
+    key: 'task.reconcileInterval',
+    env: 'WEIR_TASK_RECONCILE_INTERVAL',
+    file: '3s',
+    resolved: 'task.reconcileIntervalMs',
+    value: 3_000,
+  },
+  {
+    key: 'call.firstToken',
+    env: 'WEIR_CALL_FIRST_TOKEN',
+    file: '2s',
+    resolved: 'call.firstTokenMs',
+    value: 2_000,
+  },
+  { key: 'call.chunkGap', env: 'WEIR_CALL_CHUNK_GAP', file: '3s', resolved: 'call.chunkGapMs', value: 3_000 },
+  { key: 'call.attempt', env: 'WEIR_CALL_ATTEMPT', file: '4m', resolved: 'call.attemptMs', value: 240_000 },
+  {
+    key: 'call.maxDuration',
+    env: 'WEIR_CALL_MAX_DURATION',
+    file: '48h',
+    resolved: 'call.maxDurationMs',
+    value: 172_800_000,
+  },
+  {
+    key: 'call.inlineWait',
+    env: 'WEIR_CALL_INLINE_WAIT',
+    file: '0ms',
+    resolved: 'call.inlineWaitMs',
+    value: 0,
+  },
+  {
+    key: 'call.heartbeatTimeout',
+    env: 'WEIR_CALL_HEARTBEAT_TIMEOUT',
+    file: '2s',
+    resolved: 'call.heartbeatTimeoutMs',
+    value: 2_000,
+  },
+  { key: 'call.lease', env: 'WEIR_CALL_LEASE', file: '20s', resolved: 'call.leaseMs', value: 20_000 },
+  {
+    key: 'call.leaseRenewal',
+    env: 'WEIR_CALL_LEASE_RENEWAL',
+    file: '1s',
+    resolved: 'call.leaseRenewalMs',
+    value: 1_000,
+  },
+  { key: 'call.attemptsPerCandidate', env: 'WEIR_CALL_ATTEMPTS_PER_CANDIDATE', file: 1, value: 1 },
+  { key: 'call.attemptsPerCall', env: 'WEIR_CALL_ATTEMPTS_PER_CALL', file: 9, value: 9 },
+  { key: 'call.estimatePolicy', env: 'WEIR_CALL_ESTIMATE_POLICY', file: 'charge_max', value: 'charge_max' },
+  {
+    key: 'budget.heldWait',
+    env: 'WEIR_BUDGET_HELD_WAIT',
+    file: '1s',
+    resolved: 'budget.heldWaitMs',
+    value: 1_000,
+  },
+  {
+    key: 'budget.reaperInterval',
+    env: 'WEIR_BUDGET_REAPER_INTERVAL',
+    file: '200ms',
+    resolved: 'budget.reaperIntervalMs',
+    value: 200,
+  },
+  { key: 'budget.unknownPrice', env: 'WEIR_BUDGET_UNKNOWN_PRICE', file: 'refuse', value: 'refuse' },
+  { key: 'rate.enabled', env: 'PROVIDER_RATE_CONTROL_ENABLED', file: false, value: false },
+  { key: 'event.ringCapacity', env: 'STREAMING_RING_CAPACITY', file: 64, value: 64 },
+  {
+    key: 'event.deltaInterval',
+    env: 'WEIR_EVENT_DELTA_INTERVAL',
+    file: '10ms',
+    resolved: 'event.deltaIntervalMs',
+    value: 10,
+  },
+  { key: 'event.deltaBytes', env: 'WEIR_EVENT_DELTA_BYTES', file: 100, value: 100 },
+  {
+    key: 'event.sweepAfter',
+    env: 'WEIR_EVENT_SWEEP_AFTER',
+    file: '1s',
+    resolved: 'event.sweepAfterMs',
+    value: 1_000,
+  },
+  {
+    key: 'event.heartbeat',
+    env: 'WEIR_EVENT_HEARTBEAT',
+    file: '1s',
+    resolved: 'event.heartbeatMs',
+    value: 1_000,
+  },
+  ...BREAKER_ROWS,
+];
