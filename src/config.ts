@@ -104,7 +104,7 @@ export function checkGatewayExposure({ auth, gateway }: Pick<Config, 'auth' | 'g
 }
 
 /** The environment names that a Weir process reads. */
-export type KnownEnvironment = {
+type KnownEnvironment = {
   /** All but the headers for Temporal, whose names are free. */
   readonly names: ReadonlySet<string>;
   readonly has: (name: string) => boolean;

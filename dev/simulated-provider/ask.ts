@@ -2,6 +2,7 @@
 // `Reply`; nothing here knows how either looks on the wire.
 
 import type { JsonObject } from './body-fields.ts';
+import type { LoggedUsage } from './request-log.ts';
 import { countTokens } from './tokens.ts';
 
 export type PromptMessage = {
@@ -48,14 +49,6 @@ export type Answer = {
   readonly outputTokens: number;
 };
 
-export type ReplyUsage = {
-  readonly inputTokens: number;
-  readonly cachedInputTokens: number;
-  readonly cacheWriteTokens: number;
-  readonly outputTokens: number;
-  readonly reasoningTokens: number;
-};
-
 export type Reply = {
   readonly id: string;
   /** Seconds since 1970. */
@@ -63,7 +56,7 @@ export type Reply = {
   readonly ask: Ask;
   readonly answer: Answer;
   /** undefined when the reply is to be silent about it. */
-  readonly usage: ReplyUsage | undefined;
+  readonly usage: LoggedUsage | undefined;
 };
 
 const IMAGE_TOKENS = 85;

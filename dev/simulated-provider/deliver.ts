@@ -7,7 +7,7 @@ import type { Fault } from './fault.ts';
 import { type Problem, ProblemError } from './problem.ts';
 import type { Delivery } from './wire/endpoint.ts';
 
-export type Pace = { readonly firstTokenMs: Duration; readonly chunkDelayMs: Duration };
+type Pace = { readonly firstTokenMs: Duration; readonly chunkDelayMs: Duration };
 
 export type DeliveryPlan = {
   readonly delivery: Delivery;
@@ -18,6 +18,12 @@ export type DeliveryPlan = {
   readonly chance: Chance;
   readonly headers: Record<string, string>;
 };
+
+/**
+ * What a client has not read when its connection breaks is lost to it. This much time lets it read the pieces that it was meant to
+ * get; nothing depends on it.
+ */
+const READING_MS = 15;
 
 type Interruption = { readonly kind: 'cut' | 'error' | 'hang'; readonly after: number };
 
@@ -93,8 +99,9 @@ async function breakOff(exchange: Exchange, interruption: Interruption, fault: F
     return exchange.untilGone();
   }
   exchange.entry.end('cut');
-  if (fault.terminator === true) exchange.end();
-  else exchange.destroy();
+  if (fault.terminator === true) return exchange.end();
+  await exchange.pause(READING_MS);
+  exchange.destroy();
 }
 
 function noteSent(exchange: Exchange, plan: DeliveryPlan, index: number): void {

@@ -27,8 +27,8 @@ export type Exchange = {
   end(text?: string): void;
   /** Breaks the connection without ending the response. */
   destroy(): void;
-  /** Resolves never; rejects when the client goes. */
-  untilGone(): Promise<never>;
+  /** Never resolves; rejects when the client goes. */
+  untilGone(): Promise<void>;
 };
 
 export function createExchange(
@@ -37,16 +37,27 @@ export function createExchange(
   about: { readonly id: string; readonly path: string; readonly entry: OpenEntry },
 ): Exchange {
   const gone = new AbortController();
+  const waiting = new Set<() => void>();
   response.once('finish', () => about.entry.end('completed'));
   response.once('close', () => {
     about.entry.end('client_gone');
     gone.abort();
+    for (const leave of waiting) leave();
   });
 
-  const rejectWhenGone = (reject: (error: Error) => void) => {
-    if (gone.signal.aborted) reject(new ClientGone());
-    else gone.signal.addEventListener('abort', () => reject(new ClientGone()), { once: true });
-  };
+  /** Rejects when the client goes, unless the work was done before. */
+  function unlessGone(start: (done: (failed: boolean) => void) => void): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const leave = () => reject(new ClientGone());
+      if (gone.signal.aborted) return leave();
+      waiting.add(leave);
+      start((failed) => {
+        waiting.delete(leave);
+        if (failed) leave();
+        else resolve();
+      });
+    });
+  }
 
   return {
     ...about,
@@ -68,9 +79,8 @@ export function createExchange(
     },
     write(text) {
       if (text === '') return Promise.resolve();
-      return new Promise((resolve, reject) => {
-        rejectWhenGone(reject);
-        response.write(text, (error) => (error ? reject(new ClientGone()) : resolve()));
+      return unlessGone((done) => {
+        response.write(text, (error) => done(error !== null && error !== undefined));
       });
     },
     end(text) {
@@ -79,7 +89,7 @@ export function createExchange(
     destroy() {
       response.socket?.destroy();
     },
-    untilGone: () => new Promise((_, reject) => rejectWhenGone(reject)),
+    untilGone: () => unlessGone(() => undefined),
   };
 }
 

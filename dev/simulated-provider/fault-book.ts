@@ -6,7 +6,7 @@ import type { Chance } from './duration.ts';
 import { type Fault, type FaultRule, readFault } from './fault.ts';
 
 /** `[[sim:{"status":429,"retryAfterMs":1500,"times":1}]]` */
-const MARKER = /\[\[sim:(\{.*?\})\]\]/gs;
+const MARKER = { start: '[[sim:{', end: '}]]' };
 const COUNTED_TEXTS = 10_000;
 
 export type FaultBook = ReturnType<typeof createFaultBook>;
@@ -40,8 +40,8 @@ export function createFaultBook(chance: Chance) {
   }
 
   function fromMarkers(prompt: string): Fault {
-    for (const marker of prompt.matchAll(MARKER)) {
-      const fault = fromText(marker[1] ?? '', 'the marker [[sim:…]] in the prompt');
+    for (const { fault: text } of markersIn(prompt)) {
+      const fault = fromText(text, 'the marker [[sim:…]] in the prompt');
       if (Object.keys(fault).length > 0) return fault;
     }
     return {};
@@ -83,7 +83,25 @@ export function createFaultBook(chance: Chance) {
 
 /** A prompt without its markers: what answers are made from. */
 export function withoutMarkers(text: string): string {
-  return text.replaceAll(MARKER, ' ');
+  let kept = '';
+  let from = 0;
+  for (const marker of markersIn(text)) {
+    kept += `${text.slice(from, marker.from)} `;
+    from = marker.to;
+  }
+  return kept + text.slice(from);
+}
+
+/** By searching forward only: a prompt full of beginnings without an end must not be read again from each of them. */
+function markersIn(text: string): { from: number; to: number; fault: string }[] {
+  const found: { from: number; to: number; fault: string }[] = [];
+  for (let at = 0; ; ) {
+    const from = text.indexOf(MARKER.start, at);
+    const end = from < 0 ? -1 : text.indexOf(MARKER.end, from);
+    if (end < 0) return found;
+    at = end + MARKER.end.length;
+    found.push({ from, to: at, fault: text.slice(from + MARKER.start.length - 1, end + 1) });
+  }
 }
 
 function matches(rule: FaultRule, question: FaultQuestion): boolean {

@@ -3,7 +3,7 @@
 
 import type { WriteStream } from 'node:fs';
 
-export type Outcome = 'completed' | 'client_gone' | 'cut' | 'error' | 'hung';
+type Outcome = 'completed' | 'client_gone' | 'cut' | 'error' | 'hung';
 
 /** Tokens; `inputTokens` and `outputTokens` are totals, the others are parts of them. */
 export type LoggedUsage = {

@@ -39,6 +39,15 @@ export function splitByTokens(text: string, tokensPerPiece: number): string[] {
   return pieces;
 }
 
+/** How many tokens are there after each piece. Bytes are summed before they are rounded up: tokens of pieces add up to too many. */
+export function runningTokens(pieces: readonly string[]): number[] {
+  let bytes = 0;
+  return pieces.map((piece) => {
+    bytes += Buffer.byteLength(piece);
+    return Math.ceil(bytes / BYTES_PER_TOKEN);
+  });
+}
+
 /** Exactly so many tokens of a text, which is repeated as often as it takes. */
 export function repeatToTokens(text: string, tokens: number): string {
   if (tokens === 0) return '';

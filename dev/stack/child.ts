@@ -84,7 +84,7 @@ export class Child {
   }
 
   /** The last lines of its output, indented below a message, and where the rest is. */
-  tail(lines = 8): string {
+  tail(lines = 20): string {
     const text = this.output().trimEnd();
     const shown = text === '' ? ['(it wrote nothing)'] : text.split('\n').slice(-lines);
     return [...shown.map((line) => `  ${line}`), `  (log: ${this.logFile})`].join('\n');

@@ -3,8 +3,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Child, describeExit, type Exit } from './child.ts';
 
-/** A part that dies within this time of being ready, or never gets ready, died fast. */
-const FAST_DEATH_MS = 10_000;
+/** A part that dies within this time of being ready, or never gets ready, died fast. Somebody's SIGKILL is no such death. */
+const FAST_DEATH_MS = 5_000;
 const MAX_FAST_DEATHS = 5;
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 5_000;
@@ -24,6 +24,7 @@ export class Part<T extends { child: Child }> {
   readonly name: string;
   readonly #options: PartOptions<T>;
   #current: T | undefined;
+  #last: T | undefined;
   #life = new AbortController();
   #work: Promise<void> = Promise.resolve();
   #fastDeaths = 0;
@@ -36,6 +37,16 @@ export class Part<T extends { child: Child }> {
   /** What runs now; undefined while it is down. */
   get current(): T | undefined {
     return this.#current;
+  }
+
+  /** What ran last, also while it is down: its addresses are those that it will have again. */
+  get last(): T | undefined {
+    return this.#last;
+  }
+
+  /** Ends its supervision and a start that is under way; what runs keeps running until `halt`. */
+  retire(): void {
+    this.#life.abort();
   }
 
   /** Starts it for the first time, or again after `halt`. Rejects when it does not get ready. */
@@ -59,6 +70,7 @@ export class Part<T extends { child: Child }> {
   async #launch(signal: AbortSignal): Promise<T> {
     const started = await this.#options.start(signal);
     this.#current = started;
+    this.#last = started;
     this.#options.onChange();
     this.#work = this.#watch(started, signal);
     return started;
@@ -72,7 +84,7 @@ export class Part<T extends { child: Child }> {
     if (signal.aborted) return;
     this.#current = undefined;
     this.#options.onChange();
-    if (performance.now() - readyAt >= FAST_DEATH_MS) this.#fastDeaths = 0;
+    if (exit.signal === 'SIGKILL' || performance.now() - readyAt >= FAST_DEATH_MS) this.#fastDeaths = 0;
     const report = deathReport(child, exit);
     if (this.#countDeath(report)) return;
     this.#options.log(`${report}\nstarting ${this.name} again`);
@@ -101,7 +113,9 @@ export class Part<T extends { child: Child }> {
   #countDeath(report: string): boolean {
     this.#fastDeaths += 1;
     if (this.#fastDeaths < MAX_FAST_DEATHS) return false;
-    this.#options.onGiveUp(`${this.name} died ${MAX_FAST_DEATHS} times in a row and is given up; the last time:\n${report}`);
+    this.#options.onGiveUp(
+      `${this.name} died ${MAX_FAST_DEATHS} times in a row and is given up; the last time:\n${report}`,
+    );
     return true;
   }
 }

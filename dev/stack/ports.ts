@@ -70,7 +70,8 @@ export class Ports {
   #sayMoved(wishes: readonly PortWish[], ports: readonly number[]): void {
     for (const [index, { what, preferred }] of wishes.entries()) {
       const port = ports[index];
-      if (preferred !== 0 && port !== preferred) this.#log(`port ${preferred} is taken: ${what} is on ${port}`);
+      if (preferred !== 0 && port !== preferred)
+        this.#log(`port ${preferred} is taken: ${what} is on ${port}`);
     }
   }
 }

@@ -88,9 +88,14 @@ async function canEnter(account: Account, folder: string): Promise<boolean> {
 }
 
 /** Copies the whole tree of the package, once per version: the programs find their libraries relative to themselves. */
-function copyBinaries({ initdb, postgres }: { initdb: string; postgres: string }): { initdb: string; postgres: string } {
+function copyBinaries({ initdb, postgres }: { initdb: string; postgres: string }): {
+  initdb: string;
+  postgres: string;
+} {
   const tree = dirname(dirname(postgres));
-  const { version } = JSON.parse(readFileSync(join(dirname(tree), 'package.json'), 'utf8')) as { version: string };
+  const { version } = JSON.parse(readFileSync(join(dirname(tree), 'package.json'), 'utf8')) as {
+    version: string;
+  };
   const target = join(openFolder(), `postgres-${version}-${process.platform}-${process.arch}`);
   if (!existsSync(target)) {
     const unfinished = mkdtempSync(`${target}.tmp-`);
@@ -112,7 +117,10 @@ function copyBinaries({ initdb, postgres }: { initdb: string; postgres: string }
  * belongs to a state folder that was deleted to begin anew, and is deleted too.
  */
 function linkData(dataDir: string): string {
-  const target = join(openFolder(), `data-${createHash('sha256').update(dataDir).digest('hex').slice(0, 16)}`);
+  const target = join(
+    openFolder(),
+    `data-${createHash('sha256').update(dataDir).digest('hex').slice(0, 16)}`,
+  );
   const stat = lstatSync(dataDir, { throwIfNoEntry: false });
   if (stat?.isSymbolicLink() && readlinkSync(dataDir) === target) return target;
   if (stat !== undefined) {

@@ -61,7 +61,11 @@ async function launchServer(
   const child = await context.table.launch({
     name: 'postgres',
     command: place.postgres,
-    args: ['-D', place.dataDir, ...Object.entries(settings).flatMap(([key, value]) => ['-c', `${key}=${value}`])],
+    args: [
+      '-D',
+      place.dataDir,
+      ...Object.entries(settings).flatMap(([key, value]) => ['-c', `${key}=${value}`]),
+    ],
     env: context.environment,
     cwd: '/',
     account: place.account,
@@ -114,7 +118,9 @@ async function initialise({ table, environment }: StartContext, place: PostgresP
   const exit = await child.exited;
   clearTimeout(timer);
   if (exit.code !== 0) {
-    throw new StackError(`Postgres could not make its data folder ${place.dataDir} (${describeExit(exit)})\n${child.tail()}`);
+    throw new StackError(
+      `Postgres could not make its data folder ${place.dataDir} (${describeExit(exit)})\n${child.tail()}`,
+    );
   }
   rmSync(place.dataDir, { recursive: true, force: true });
   renameSync(unfinished, place.dataDir);

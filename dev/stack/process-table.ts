@@ -2,11 +2,20 @@
 // can be cleaned up by the next one in the same folder. Nothing is ever signalled by name or by an unproven pid.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, existsSync, fstatSync, mkdirSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isRunning, type ProcessRecord, processStart } from '../../scripts/process-lock.mjs';
-import { Child, signalIfThere, type StopRule } from './child.ts';
+import { Child, type StopRule, signalIfThere } from './child.ts';
 import { StackError } from './stack-error.ts';
 import { writeFileAtomically } from './state-folder.ts';
 
@@ -115,7 +124,8 @@ export class ProcessTable {
   /** The log of the run before is kept beside it; restarts within this run are appended. */
   #openLog(name: string): { file: string; start: number; descriptor: number } {
     const file = join(this.logDir, `${name}.log`);
-    if (!this.#rotated.has(name) && existsSync(file)) renameSync(file, join(this.logDir, `${name}.previous.log`));
+    if (!this.#rotated.has(name) && existsSync(file))
+      renameSync(file, join(this.logDir, `${name}.previous.log`));
     this.#rotated.add(name);
     const descriptor = openSync(file, 'a');
     return { file, start: fstatSync(descriptor).size, descriptor };

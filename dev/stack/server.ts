@@ -18,4 +18,9 @@ export type Server = {
   /** as a client needs it: a URL, or host:port for Temporal */
   address: string;
   port: number;
+  /** URL of a page for people, where it has one */
+  ui?: string;
 };
+
+/** Starts a part; called again after its death, it uses the same port and data. */
+export type Start = (context: StartContext) => Promise<Server>;

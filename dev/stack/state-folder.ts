@@ -57,7 +57,9 @@ export function lockStateFolder(stateDir: string): { release: () => void } {
 
 function runningGateway(stateDir: string): string {
   try {
-    const { gateway } = JSON.parse(readFileSync(join(stateDir, 'stack.json'), 'utf8')) as { gateway?: string };
+    const { gateway } = JSON.parse(readFileSync(join(stateDir, 'stack.json'), 'utf8')) as {
+      gateway?: string;
+    };
     return gateway === undefined ? '' : `, ${gateway}`;
   } catch {
     return ''; // it is still starting: the pid says enough

@@ -13,7 +13,7 @@ export type TemporalOptions = {
   namespace: string;
 };
 
-export type TemporalServer = Server & { uiPort: number; ui: string };
+export type TemporalServer = Server & { uiPort: number };
 
 const SEARCH_ATTRIBUTES = {
   WeirTenant: 'Keyword',
@@ -55,6 +55,8 @@ function serverArguments(options: TemporalOptions, port: number, uiPort: number)
   return [
     ...['server', 'start-dev', '--ip', LOOPBACK, '--port', String(port), '--ui-port', String(uiPort)],
     ...['--namespace', options.namespace, '--log-level', 'warn'],
+    // the user's own Temporal settings are for other servers
+    ...['--disable-config-file', '--disable-config-env'],
     ...['--db-filename', options.dataFile],
     // Together they more than double the workflows per second; a kill of the process loses nothing, only a crash of the
     // machine may.

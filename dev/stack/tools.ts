@@ -8,7 +8,10 @@ const ROOT = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
 export type ToolName = 'temporal' | 'redis';
 
-const ADDRESS = { temporal: 'TEMPORAL_ADDRESS', redis: 'REDIS_URL' } as const satisfies Record<ToolName, string>;
+const ADDRESS = { temporal: 'TEMPORAL_ADDRESS', redis: 'REDIS_URL' } as const satisfies Record<
+  ToolName,
+  string
+>;
 
 /**
  * The path of a program.
@@ -19,10 +22,13 @@ const ADDRESS = { temporal: 'TEMPORAL_ADDRESS', redis: 'REDIS_URL' } as const sa
 export function findTool(name: ToolName, stateDirs: readonly string[]): string {
   const folders = [...stateDirs, join(ROOT, '.weir')];
   const file = folders.map((folder) => resolve(folder, 'tools.json')).find((path) => existsSync(path));
-  if (file === undefined) throw new StackError(missing(name, `there is no tools.json in ${folders.join(' or ')}`));
+  if (file === undefined)
+    throw new StackError(missing(name, `there is no tools.json in ${folders.join(' or ')}`));
   const path = readTools(file)[name];
   if (typeof path !== 'string') {
-    throw new StackError(missing(name, `${file} names none, because ${ADDRESS[name]} was set when it was written`));
+    throw new StackError(
+      missing(name, `${file} names none, because ${ADDRESS[name]} was set when it was written`),
+    );
   }
   if (!existsSync(path)) throw new StackError(missing(name, `${path} is gone`));
   return path;

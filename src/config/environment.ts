@@ -11,7 +11,7 @@ export function presentEnvironment(env: Environment): Environment {
   return Object.fromEntries(Object.entries(env).filter(([, text]) => text !== undefined && text !== ''));
 }
 
-export type FoundSecret = { readonly value: string; readonly source: string };
+type FoundSecret = { readonly value: string; readonly source: string };
 
 /** A secret from `<NAME>` or from the file that `<NAME>_FILE` names, without the file's closing line break. */
 export function readSecret(

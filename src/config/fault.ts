@@ -69,7 +69,7 @@ export function toFaults(
 }
 
 /** A path as people write it: `budgets.user[0].amount`. */
-export function toKey(path: readonly PropertyKey[]): string {
+function toKey(path: readonly PropertyKey[]): string {
   return path
     .map((part, index) =>
       typeof part === 'number' ? `[${part}]` : `${index === 0 ? '' : '.'}${String(part)}`,

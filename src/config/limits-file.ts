@@ -11,8 +11,8 @@ import { toRecord, withoutUndefined } from './records.ts';
 import { lazily, MODEL_ID, matching, PROVIDER_NAME, parsed, usdAmount, word } from './shapes.ts';
 import type { LayeredFile } from './yaml-file.ts';
 
-export const WINDOWS = ['total', 'hour', 'day', 'week', 'month'] as const;
-export const BUDGET_SCOPES = ['tenant', 'user', 'session', 'task', 'perRequest'] as const;
+const WINDOWS = ['total', 'hour', 'day', 'week', 'month'] as const;
+const BUDGET_SCOPES = ['tenant', 'user', 'session', 'task', 'perRequest'] as const;
 
 /** Per minute, and at a time; an absent dimension has no limit. */
 export type RateLimit = { readonly rpm?: number; readonly tpm?: number; readonly maxParallel?: number };
@@ -112,9 +112,10 @@ const fileShape = lazily(() => {
   const limits = z.array(limitShape(true)).default([]);
   return z.strictObject({
     rates: z.strictObject({
-      providers: z
-        .record(name('a provider'), row)
-        .refine((rows) => Object.hasOwn(rows, 'default'), 'a row named default'),
+      providers: z.record(name('a provider'), row).superRefine((rows, context) => {
+        if (!Object.hasOwn(rows, 'default'))
+          context.addIssue({ code: 'custom', path: ['default'], message: 'a row' });
+      }),
       models: z.record(matching('a model as provider/model', MODEL_ID), row).optional(),
       tiers: z
         .strictObject({ small: row.optional(), medium: row.optional(), large: row.optional() })

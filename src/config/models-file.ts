@@ -12,16 +12,8 @@ import { isUrl } from './setting.ts';
 import { lazily, MODEL_ID, matching, PROVIDER_NAME, parsed, wholeNumber, word } from './shapes.ts';
 import type { LayeredFile } from './yaml-file.ts';
 
-export const PROTOCOLS = ['openai', 'anthropic', 'google', 'openai-compatible'] as const;
-export const CAPABILITIES = [
-  'tools',
-  'json',
-  'images',
-  'documents',
-  'audio',
-  'reasoning',
-  'embeddings',
-] as const;
+const PROTOCOLS = ['openai', 'anthropic', 'google', 'openai-compatible'] as const;
+const CAPABILITIES = ['tools', 'json', 'images', 'documents', 'audio', 'reasoning', 'embeddings'] as const;
 
 /** A provider as the file names it; `providers.ts` looks up its variables. */
 export type ProviderEntry = {
@@ -54,7 +46,10 @@ export type ModelsFile = {
   readonly modelsHash: string;
 };
 
-/** Reads the merged file. Undefined when there is a fault. */
+/**
+ * Reads the merged file. Undefined when there is a fault.
+ * @param reservedNames environment names that no provider may name as its own
+ */
 export function readModelsFile(
   file: LayeredFile,
   reservedNames: ReadonlySet<string>,
@@ -70,7 +65,11 @@ export function readModelsFile(
     Object.entries(result.data.models).map(([id, given]) => [id, toModel(id, given)] as const),
   );
   const { tiers } = result.data;
-  const found = [...modelFaults(models, providers), ...candidateFaults(tiers, models)];
+  const found = [
+    ...reservedFaults(providers, reservedNames),
+    ...modelFaults(models, providers),
+    ...candidateFaults(tiers, models),
+  ];
   faults.push(
     ...found.map(({ path, ...rest }) => ({ key: path.join('.'), ...rest, source: file.locate(path) })),
   );
@@ -79,6 +78,8 @@ export function readModelsFile(
 
 type GivenModel = z.infer<ReturnType<typeof modelShape>>;
 type PathFault = Omit<ConfigFault, 'key' | 'source'> & { readonly path: readonly string[] };
+
+const VARIABLE_EXPECTED = "the name of an environment variable (A-Z 0-9 _) that is not one of Weir's own";
 
 const fileShape = lazily(() => {
   const candidates = z.array(matching('a model as provider/model', MODEL_ID)).min(1, 'at least one model');
@@ -95,11 +96,8 @@ const fileShape = lazily(() => {
 function providerShape(): z.ZodType<ProviderEntry> {
   // Somebody who writes the key itself here must not find it in the log.
   const variable = parsed(
-    "the name of an environment variable (A-Z 0-9 _) that is not one of Weir's own",
-    (value) =>
-      typeof value === 'string' && /^[A-Z][A-Z0-9_]{0,99}$/.test(value) && !reservedNames.has(value)
-        ? value
-        : undefined,
+    VARIABLE_EXPECTED,
+    (value) => (typeof value === 'string' && /^[A-Z][A-Z0-9_]{0,99}$/.test(value) ? value : undefined),
     true,
   );
   return z
@@ -153,6 +151,17 @@ function toModel(id: string, given: GivenModel): Model {
       .map(toPriceEntry)
       .sort((left, right) => left.validFromMs - right.validFromMs),
   };
+}
+
+/** A provider whose key were the variable of a secret of Weir's would be sent that secret. */
+function reservedFaults(providers: ModelsFile['providers'], reserved: ReadonlySet<string>): PathFault[] {
+  return Object.entries(providers).flatMap(([name, provider]) =>
+    (['apiKeyEnv', 'baseUrlEnv'] as const).flatMap((key): PathFault[] => {
+      const variable = provider[key];
+      if (variable === undefined || !reserved.has(variable)) return [];
+      return [{ path: ['providers', name, key], expected: VARIABLE_EXPECTED, got: variable }];
+    }),
+  );
 }
 
 function modelFaults(

@@ -5,7 +5,7 @@ import type { PriceEntry, PriceTier } from '../task/price.ts';
 import { withoutUndefined } from './records.ts';
 import { parsed, usdAmount, wholeNumber } from './shapes.ts';
 
-export type GivenPrices = z.infer<ReturnType<typeof priceShape>>;
+type GivenPrices = z.infer<ReturnType<typeof priceShape>>;
 
 /** No price is above a million USD per million tokens, which is a dollar per token. */
 const MAX_PRICE_NANO = 1_000_000n * 1_000_000_000n;

@@ -41,12 +41,14 @@ export function whole(env: string, min: number, max: number): Setting<number, 'v
   return {
     ...plain(env, expected),
     given: lazily(() =>
-      z.custom<number>((value) => Number.isInteger(value) && Number(value) >= min && Number(value) <= max)),
+      z.custom<number>((value) => Number.isInteger(value) && Number(value) >= min && Number(value) <= max),
+    ),
     text: lazily(() =>
       z
         .string()
         .regex(/^-?\d{1,16}$/)
-        .transform(Number)),
+        .transform(Number),
+    ),
   };
 }
 
@@ -64,7 +66,9 @@ export function onOff(env: string): Setting<boolean, 'value'> {
   return {
     ...plain(env, 'on or off (or true or false)'),
     given: lazily(() => z.union([z.boolean(), z.enum(['on', 'off']).transform((word) => word === 'on')])),
-    text: lazily(() => z.enum(['on', 'off', 'true', 'false']).transform((text) => text === 'on' || text === 'true')),
+    text: lazily(() =>
+      z.enum(['on', 'off', 'true', 'false']).transform((text) => text === 'on' || text === 'true'),
+    ),
   };
 }
 
@@ -90,7 +94,8 @@ export function duration(env: string, min: string, max: string): Setting<number,
       z
         .string()
         .refine((text) => inBounds(parseDuration(text)))
-        .transform((text) => parseDuration(text) ?? 0)),
+        .transform((text) => parseDuration(text) ?? 0),
+    ),
     text: lazily(() => z.string()),
   };
 }

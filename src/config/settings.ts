@@ -15,7 +15,7 @@ export type Settings = Resolved<typeof schema>;
 /** Values of one layer by dotted key, as a file would give them, each with the place it came from. */
 type Layer = ReadonlyMap<string, { readonly value: unknown; readonly source: string }>;
 
-export type SettingSources = {
+type SettingSources = {
   readonly shipped: YamlFile;
   readonly overlay: YamlFile | undefined;
   readonly env: Environment;

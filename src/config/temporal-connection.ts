@@ -2,12 +2,12 @@
 // library would take for something else without a word (`TEMPORAL_TLS=yes` turns TLS off) is refused here first.
 
 import { loadClientConfigProfile, toClientOptions } from '@temporalio/envconfig';
-import type { TLSConfig } from '@temporalio/worker';
+import type { NativeConnectionOptions, TLSConfig } from '@temporalio/worker';
 import { type Environment, readSecret } from './environment.ts';
 import { type ConfigFault, describeGot } from './fault.ts';
 
 /** Fits `NativeConnection.connect` and `Connection.connect`. */
-export type TemporalConnection = {
+type TemporalConnection = {
   /** `host:port` */
   readonly address: string;
   readonly tls?: TLSConfig | boolean;
@@ -53,20 +53,28 @@ export function readTemporalTarget(env: Environment, faults: ConfigFault[]): Tem
     const address = options.address ?? '127.0.0.1:7233';
     if (!/^(\[[0-9a-fA-F:.]+\]|[^\s:/@[\]]+)(:\d{1,5})?$/.test(address))
       faults.push(fault('address', 'host:port, without a scheme', describeGot(address)));
-    const { tls, apiKey: key } = options;
-    const connection = {
-      address,
-      ...(tls === undefined || tls === null ? {} : { tls }),
-      ...(key === undefined ? {} : { apiKey: key }),
-      ...(profile.grpcMeta === undefined ? {} : { metadata: profile.grpcMeta }),
-    };
-    return { namespace, connection };
+    return { namespace, connection: toConnection(address, options, profile.grpcMeta) };
   } catch (error) {
     // Of a TOML file that is none, the lines after the first quote its content, which may hold a key.
     const [got = 'an error'] = error instanceof Error ? error.message.split('\n') : [];
     faults.push(fault('', 'a configuration that Temporal can read', got));
     return undefined;
   }
+}
+
+function toConnection(
+  address: string,
+  { tls, apiKey }: NativeConnectionOptions,
+  headers: Record<string, string> | undefined,
+): TemporalConnection {
+  const connection = {
+    address,
+    ...(tls === undefined || tls === null ? {} : { tls }),
+    ...(apiKey === undefined ? {} : { apiKey }),
+  };
+  if (headers === undefined) return connection;
+  // Temporal's client writes headers of its own into the ones it is given: each reading is a copy, and the configuration stays as it is.
+  return Object.defineProperty(connection, 'metadata', { enumerable: true, get: () => ({ ...headers }) });
 }
 
 function switchFaults(env: Environment): ConfigFault[] {

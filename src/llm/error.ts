@@ -1,5 +1,7 @@
 // The one error that `llm/` throws. It says what went wrong in words of the product and how far the request came, since that
-// decides what the attempt is charged.
+// decides what the attempt is charged. Nothing of a prompt or an answer may stand in its message, causes or enumerable fields.
+
+import type { Usage } from '../task/usage.ts';
 
 export const LLM_ERROR_KINDS = [
   'rate_limited',
@@ -21,16 +23,27 @@ export type LlmErrorKind = (typeof LLM_ERROR_KINDS)[number];
 
 /**
  * How far an attempt came before it failed:
- * `unsent` no byte can have reached the provider; `unanswered` the request may have been written, no status was seen;
- * `answered` an error status came before any output; `output` text had begun to arrive.
+ * `unsent` no byte can have reached the provider (nothing to charge);
+ * `unanswered` the request may have been written, and the provider's own word on it was not seen: no status, or a 2xx status line
+ * whose stream broke before any output (lost, so an estimate is charged);
+ * `answered` the provider said itself that it failed before any output: an error status, an error inside a 2xx stream, a refusal
+ * (charged with `usage` when there is one, else with nothing);
+ * `output` text, reasoning or a tool call had begun to arrive (charged at what was measured).
  */
 export type LlmErrorStage = 'unsent' | 'unanswered' | 'answered' | 'output';
 
 export type LlmErrorFields = {
   readonly kind: LlmErrorKind;
   readonly stage: LlmErrorStage;
-  readonly status?: number;
-  readonly retryAfterMs?: number;
+  readonly status?: number | undefined;
+  readonly retryAfterMs?: number | undefined;
+  /**
+   * What the provider had measured when the attempt failed, where it said so. Input counts are final; at stage `output` the count
+   * of output may be that of an earlier moment, so the larger of it and a recount of `outputText` is right.
+   */
+  readonly usage?: Usage | undefined;
+  /** All that the model was seen to generate, reasoning and tool calls included: what has to be counted where `usage` lags. */
+  readonly outputText?: string | undefined;
   readonly cause?: unknown;
 };
 
@@ -39,6 +52,9 @@ export class LlmError extends Error {
   readonly stage: LlmErrorStage;
   readonly status: number | undefined;
   readonly retryAfterMs: number | undefined;
+  readonly usage: Usage | undefined;
+  // Private, so that no logger that unfolds errors prints an answer.
+  readonly #outputText: string;
 
   constructor(message: string, fields: LlmErrorFields) {
     super(message, { cause: fields.cause });
@@ -47,5 +63,12 @@ export class LlmError extends Error {
     this.stage = fields.stage;
     this.status = fields.status;
     this.retryAfterMs = fields.retryAfterMs;
+    this.usage = fields.usage;
+    this.#outputText = fields.outputText ?? '';
+  }
+
+  /** All that the model was seen to generate before the failure; empty at every stage but `output`. */
+  get outputText(): string {
+    return this.#outputText;
   }
 }

@@ -4,7 +4,7 @@
 import { type EventDraft, type EventType, parseCursor, type Cursor, type TaskEvent } from '../task/event.ts';
 import { cleanText } from '../task/text.ts';
 import { eventKeys } from './keys.ts';
-import type { MilestoneTask } from './milestones.ts';
+import { type MilestoneTask, writeMilestones } from './milestones.ts';
 import type { Postgres } from './postgres.ts';
 import { loadScript, type Redis } from './redis.ts';
 
@@ -64,6 +64,12 @@ export function createEvents(postgres: Postgres, redis: Redis, options: { ringCa
       return rows.length;
     },
 
+    /** Milestones that no transaction causes: written, then published. */
+    async append(task: MilestoneTask, drafts: readonly EventDraft[]): Promise<void> {
+      await writeMilestones(postgres, task, drafts);
+      await this.publishPending(task);
+    },
+
     /** False when the delta was refused: the run ended, or a newer attempt of the call has begun. */
     async publishDelta(task: MilestoneTask, delta: Delta): Promise<boolean> {
       const text = cleanText(delta.text);
@@ -93,21 +99,18 @@ export function createEvents(postgres: Postgres, redis: Redis, options: { ringCa
 
     /** Where a task's events stand now; undefined when Redis holds none of them. */
     async head(taskId: string): Promise<(Cursor & { readonly ended: boolean }) | undefined> {
-      const [server, epoch, seq, ended] = await redis.client.hmget(
-        eventKeys(redis.prefix, taskId).meta,
-        'server',
-        'epoch',
-        'seq',
-        'ended',
-      );
-      if (server !== (await redis.runId()) || epoch === null || seq === null) return undefined;
+      const { meta } = eventKeys(redis.prefix, taskId);
+      const fields = ['server', 'epoch', 'seq', 'ended'] as const;
+      const [server, epoch, seq, ended] = await redis.command((client) => client.hmget(meta, ...fields));
+      if (server !== (await redis.runId()) || epoch == null || seq == null) return undefined;
       return { epoch: Number(epoch), seq: Number(seq), ended: ended === '1' };
     },
 
     /** Events of the ring after a cursor, oldest first. */
     async ring(taskId: string, after: Cursor | undefined, count: number): Promise<readonly TaskEvent[]> {
       const from = after === undefined ? '-' : `(${after.epoch}-${after.seq}`;
-      const entries = await redis.client.xrange(eventKeys(redis.prefix, taskId).ring, from, '+', 'COUNT', count);
+      const { ring } = eventKeys(redis.prefix, taskId);
+      const entries = await redis.command((client) => client.xrange(ring, from, '+', 'COUNT', count));
       return entries.map((entry) => toTaskEvent(taskId, entry));
     },
 
@@ -130,12 +133,12 @@ export function createEvents(postgres: Postgres, redis: Redis, options: { ringCa
     /** Text so far of every call of the task that is still known in Redis. */
     async callTexts(taskId: string): Promise<readonly CallText[]> {
       const keys = eventKeys(redis.prefix, taskId);
-      const meta = await redis.client.hgetall(keys.meta);
+      const meta = await redis.command((client) => client.hgetall(keys.meta));
       const calls = Object.entries(meta).filter(([name]) => name.startsWith('attempt:'));
       return Promise.all(
         calls.map(async ([name, attempt]) => {
           const callKey = name.slice('attempt:'.length);
-          return { callKey, attempt, text: (await redis.client.get(keys.text(callKey))) ?? '' };
+          return { callKey, attempt, text: (await redis.command((client) => client.get(keys.text(callKey)))) ?? '' };
         }),
       );
     },

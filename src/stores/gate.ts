@@ -13,6 +13,7 @@ const scripts = {
   take: loadScript('holds', 'take'),
   release: loadScript('holds', 'release'),
   adjust: loadScript('holds', 'adjust'),
+  restore: loadScript('holds', 'restore'),
 } as const;
 
 export type DoneMarker = 'void' | 'settled' | 'estimated';
@@ -38,6 +39,17 @@ export type HoldRequest = {
   readonly generation: bigint;
   readonly estimate: Estimate;
   readonly limits: readonly BindingLimit[];
+};
+
+/** An attempt as Postgres knows it, enough to put its record back. */
+export type LostHold = {
+  readonly attemptKey: string;
+  readonly callKey: string;
+  readonly payer: Payer;
+  readonly heldAt: Date;
+  readonly owner: string;
+  readonly generation: bigint;
+  readonly estimate: Estimate;
 };
 
 export type AttemptRef = { readonly attemptKey: string; readonly payer: Payer };
@@ -105,13 +117,51 @@ export function createGate(redis: Redis, options: GateOptions) {
       );
     },
 
+    /** Puts back a record that Redis lost, as "maybe sent" or, by its own worker, as sent; with a fresh lease. */
+    async restore(lost: LostHold, sent: 'yes' | 'unknown'): Promise<void> {
+      const { keys, done } = keysOf(lost);
+      const record = {
+        call: lost.callKey,
+        nano: lost.estimate.nanoUsd.toString(),
+        tokens: lost.estimate.tokens.toString(),
+        owner: lost.owner,
+        generation: lost.generation.toString(),
+        sent,
+        heldAt: lost.heldAt.getTime().toString(),
+        seen: '0',
+        scopes: scopesOf(lost.payer).map((scope) => [scope.kind, scope.id, '']),
+      };
+      await redis.run(
+        scripts.restore,
+        [keys.holds, keys.leases, done],
+        [lost.attemptKey, options.leaseMs, JSON.stringify(record)],
+      );
+    },
+
+    /** Who holds what: for an attempt of which Postgres has no row. */
+    async holder(tenantId: string, attemptKey: string): Promise<{ payer: Payer; owner: string } | undefined> {
+      const text = await redis.command((client) => client.hget(budgetKeys(redis.prefix, tenantId).holds, attemptKey));
+      if (text === null) return undefined;
+      const record = JSON.parse(text) as { owner: string; scopes: [Scope['kind'], string, string][] };
+      const id = (kind: Scope['kind']) => record.scopes.find((scope) => scope[0] === kind)?.[1];
+      return {
+        owner: record.owner,
+        payer: { tenantId, userId: id('user') ?? '', sessionId: id('session'), taskId: id('task') },
+      };
+    },
+
+    /** Removes the lease of an attempt without a record: a leftover. */
+    async dropLease(tenantId: string, attemptKey: string): Promise<void> {
+      await redis.command((client) => client.zrem(budgetKeys(redis.prefix, tenantId).leases, attemptKey));
+    },
+
     /** The hydrate tokens of a payer's scopes, '' where a scope is not hydrated; read before an adjustment is committed. */
     async scopeTokens(payer: Payer, generation: bigint): Promise<readonly string[]> {
       const wanted = `${generation}:${await redis.runId()}`;
       const { scopeKeys } = keysOf({ payer, attemptKey: '' });
       return Promise.all(
         scopeKeys.map(async (key) => {
-          const [hydrated, token] = await redis.client.hmget(key, 'hydrated', 'token');
+          const [hydrated, token] = await redis.command((client) => client.hmget(key, 'hydrated', 'token'));
           return hydrated === wanted ? (token ?? '') : '';
         }),
       );
@@ -132,27 +182,25 @@ export function createGate(redis: Redis, options: GateOptions) {
       );
     },
 
-    /** Attempts of a tenant whose lease ended before now minus `graceMs`, oldest first, at most `count`. */
+    /** Attempts of a tenant whose lease is over, oldest first, at most `count`. */
     async expiredLeases(tenantId: string, count: number): Promise<readonly string[]> {
-      const [seconds] = await redis.client.time();
-      const keys = budgetKeys(redis.prefix, tenantId);
-      return redis.client.zrangebyscore(keys.leases, '-inf', Number(seconds) * 1000, 'LIMIT', 0, count);
+      const now = await redis.nowMs();
+      const { leases } = budgetKeys(redis.prefix, tenantId);
+      return redis.command((client) => client.zrangebyscore(leases, '-inf', now, 'LIMIT', 0, count));
     },
 
-    /** Until when an attempt's lease runs, and Redis' own time; undefined when there is none. Milliseconds. */
+    /** How long an attempt's lease still runs, negative when it is over; undefined when there is none. Milliseconds. */
     async lease(attempt: AttemptRef): Promise<{ leftMs: number } | undefined> {
       const { keys } = keysOf(attempt);
-      const score = await redis.client.zscore(keys.leases, attempt.attemptKey);
-      if (score === null) return undefined;
-      const [seconds, micros] = await redis.client.time();
-      return { leftMs: Number(score) - Number(seconds) * 1000 - Math.floor(Number(micros) / 1000) };
+      const score = await redis.command((client) => client.zscore(keys.leases, attempt.attemptKey));
+      return score === null ? undefined : { leftMs: Number(score) - (await redis.nowMs()) };
     },
 
     /** Extends a lease of an attempt whose owner was found alive. */
     async extendLease(attempt: AttemptRef, ms: number): Promise<void> {
       const { keys } = keysOf(attempt);
-      const [seconds] = await redis.client.time();
-      await redis.client.zadd(keys.leases, 'XX', Number(seconds) * 1000 + ms, attempt.attemptKey);
+      const now = await redis.nowMs();
+      await redis.command((client) => client.zadd(keys.leases, 'XX', now + ms, attempt.attemptKey));
     },
 
     connectedForMs: () => redis.connectedForMs(),

@@ -5,6 +5,7 @@ import { randomUUID } from 'node:crypto';
 import type { Scope } from '../task/budget.ts';
 import { budgetKeys } from './keys.ts';
 import type { Sql } from './postgres.ts';
+import { SCOPE_COLUMNS } from './accounts.ts';
 import { loadScript, type Redis } from './redis.ts';
 
 const scripts = {
@@ -66,8 +67,6 @@ async function rebuild(redis: Redis, sql: Sql, options: { leaseMs: number }, req
     if (written === 'OK') return;
   }
 }
-
-const SCOPE_COLUMNS = { tenant: 'tenant_id', user: 'user_id', session: 'session_id', task: 'task_id' } as const;
 
 /**
  * Settled sums and attempts under way, of one snapshot: read in two statements, an attempt that settles in between would be in

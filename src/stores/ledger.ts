@@ -40,6 +40,15 @@ export type CallResult = {
   readonly nanoUsd: bigint;
 };
 
+/** The end of an attempt without an answer: nothing was sent, or what it took can only be estimated. */
+export type Resolution = {
+  readonly to: 'voided' | 'estimated';
+  /** `lost` when nobody lived to see the end. */
+  readonly outcome: 'failed' | 'lost';
+  readonly charge: Charge;
+  readonly caused?: Caused | undefined;
+};
+
 /** Milestones that belong to a step of an attempt; they become visible when the step is committed and published. */
 export type Caused = { readonly task: MilestoneTask; readonly events: readonly EventDraft[] };
 
@@ -64,7 +73,7 @@ export function createLedger(postgres: Postgres) {
     ) => settle(postgres, attempt, end, caused),
 
     /** started → voided or estimated. False when the attempt is not started any more. */
-    resolve: (attempt: Attempt, to: 'voided' | 'estimated', charge: Charge) => resolve(postgres, attempt, to, charge),
+    resolve: (attempt: Attempt, resolution: Resolution) => resolve(postgres, attempt, resolution),
 
     /** Books what a fenced attempt really took, less what was booked for it. Undefined when that was done before. */
     adjustLate: (attempt: Attempt, charge: Charge) => adjustLate(postgres, attempt, charge),
@@ -160,15 +169,16 @@ function settle(
   });
 }
 
-function resolve(postgres: Postgres, attempt: Attempt, to: 'voided' | 'estimated', charge: Charge): Promise<boolean> {
+function resolve(
+  postgres: Postgres,
+  attempt: Attempt,
+  { to, charge, outcome, caused }: Resolution,
+): Promise<boolean> {
   return postgres.transaction(async (sql) => {
-    if (!(await leave(sql, attempt, to, 'lost'))) return false;
-    await insertRow(sql, attempt, {
-      kind: to === 'voided' ? 'void' : 'estimate',
-      adjustKey: '',
-      charge,
-      billable: false,
-    });
+    if (!(await leave(sql, attempt, to, outcome))) return false;
+    const kind = to === 'voided' ? 'void' : 'estimate';
+    await insertRow(sql, attempt, { kind, adjustKey: '', charge, billable: false });
+    if (caused !== undefined) await writeMilestones(sql, caused.task, caused.events);
     return true;
   });
 }

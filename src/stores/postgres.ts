@@ -73,6 +73,12 @@ export async function migrate(options: Pick<PostgresOptions, 'url' | 'schema'>, 
   return done.map((migration) => migration.name);
 }
 
+/** Whether an error says that Postgres is away or cannot serve, and not that a statement or its data was wrong. */
+export function isPostgresOutage(error: unknown): boolean {
+  const code = codeOf(error);
+  return error instanceof Error && !(typeof code === 'string' && /^(22|23|40|42)/.test(code));
+}
+
 async function transaction<Result>(pool: pg.Pool, work: (sql: Sql) => Promise<Result>): Promise<Result> {
   for (let tries = 1; ; tries += 1) {
     const client = await pool.connect();

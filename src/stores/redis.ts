@@ -7,14 +7,19 @@ import { Redis as Client } from 'ioredis';
 import type { Logger } from '../log.ts';
 
 export type Redis = {
-  readonly client: Client;
   /** Prefix of every key, without a colon at its end. */
   readonly prefix: string;
   /** Identity of the server process that answers now. Another one may hold an old snapshot, which must not be trusted. */
   runId(): Promise<string>;
+  /** The server's clock, in milliseconds: worker clocks differ. */
+  nowMs(): Promise<number>;
   /** How long this process has been connected without a break, in milliseconds; 0 while it is not. */
   connectedForMs(): number;
   run(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown>;
+  /** Plain commands. */
+  command<Result>(work: (client: Client) => Promise<Result>): Promise<Result>;
+  /** Resolves once the server answers. */
+  ready(timeoutMs: number): Promise<void>;
   /** A second connection for blocking reads; the caller closes it. */
   duplicate(): Client;
   ping(): Promise<void>;
@@ -61,7 +66,8 @@ export function createRedis(options: RedisOptions, log: Logger): Redis {
   });
 
   return {
-    client,
+    command: (work) => work(client),
+    ready: (timeoutMs) => ready(client, timeoutMs),
     prefix: options.keyPrefix,
     runId: () => {
       runId ??= readRunId(client).catch((error: unknown) => {
@@ -69,6 +75,10 @@ export function createRedis(options: RedisOptions, log: Logger): Redis {
         throw error;
       });
       return runId;
+    },
+    nowMs: async () => {
+      const [seconds, micros] = await client.time();
+      return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000);
     },
     connectedForMs: () => (readyAt === undefined ? 0 : performance.now() - readyAt),
     run: (script, keys, args) => run(client, script, keys, args),
@@ -84,14 +94,21 @@ export function createRedis(options: RedisOptions, log: Logger): Redis {
 
 /** Waits until the server answers, at most `timeoutMs`, and refuses one that may evict keys: a lost counter is a passed limit. */
 export async function checkRedis(redis: Redis, options: RedisOptions, timeoutMs = 10_000): Promise<void> {
-  await ready(redis.client, timeoutMs);
+  await redis.ready(timeoutMs);
   if (options.policyChecked) return;
-  const [, policy] = (await redis.client.config('GET', 'maxmemory-policy')) as string[];
+  const answer: unknown = await redis.command((client) => client.config('GET', 'maxmemory-policy'));
+  const policy = Array.isArray(answer) ? answer[1] : undefined;
   if (policy !== 'noeviction')
     throw new Error(
       `redis evicts keys: maxmemory-policy is ${policy ?? 'hidden'}, expected noeviction ` +
         '(set it on the server, or redis.policyChecked: true where a managed service hides it)',
     );
+}
+
+/** Whether an error says that Redis is away or cannot serve, and not that a command was wrong. */
+export function isRedisOutage(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  return error.name !== 'ReplyError' || /^(LOADING|READONLY|OOM|MASTERDOWN|CLUSTERDOWN|BUSY)\b/.test(error.message);
 }
 
 async function run(

@@ -76,7 +76,7 @@ export function createTasks(postgres: Postgres) {
       await postgres.query("delete from tasks where task_id = $1 and run_id is null and status = 'queued'", [taskId]);
     },
 
-    /** First thing of a run; also for tasks started by a plain client. Idempotent per run. */
+    /** First thing of a run; also for tasks started by a plain client. Idempotent per run: true the first time. */
     begin: (task: NewTask & { readonly runId: string }, events: readonly EventDraft[]) => begin(postgres, task, events),
 
     /** Closes the row once; a second call changes nothing and writes no events. */
@@ -144,15 +144,16 @@ async function queue(sql: Sql, task: NewTask): Promise<boolean> {
  * A row of the same run stays as it is. A row of another run (an id used again, a reset, a queued row) is taken over; its epoch stays,
  * so that sequence numbers go on.
  */
-function begin(postgres: Postgres, task: NewTask & { readonly runId: string }, events: readonly EventDraft[]): Promise<void> {
+function begin(postgres: Postgres, task: NewTask & { readonly runId: string }, events: readonly EventDraft[]): Promise<boolean> {
   return postgres.transaction(async (sql) => {
     const { rowCount } = await insertRow(sql, task, 'running', 'where tasks.run_id is distinct from excluded.run_id');
-    if (rowCount !== 1) return;
+    if (rowCount !== 1) return false;
     await sql.query(
       `insert into budgets (tenant_id, scope, scope_id, limits) values ($1, 'task', $2, $3) on conflict do nothing`,
       [task.input.tenantId, task.taskId, JSON.stringify(task.limits.map(toStored))],
     );
     await writeMilestones(sql, { taskId: task.taskId, runId: task.runId, tenantId: task.input.tenantId }, events);
+    return true;
   });
 }
 

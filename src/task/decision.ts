@@ -30,17 +30,16 @@ export type TaskSettings = {
   readonly strategy: string;
   readonly maxOutputTokens: number;
   readonly callMaxDurationMs: number;
-  readonly callAttemptMs: number;
   readonly heartbeatTimeoutMs: number;
   readonly heldWaitMs: number;
   readonly maxTextBytes: number;
   /** Whether the namespace knows the search attributes; without them nothing is upserted. */
   readonly searchAttributes: boolean;
-  /** Task queue of the task's activities, by its priority. */
-  readonly taskQueue: string;
+  /** Whether activities go to the queue of their task's priority. */
+  readonly priorityQueues: boolean;
 };
 
 export type BeginOutcome =
-  | { readonly kind: 'go'; readonly settings: TaskSettings; readonly waitMs: number; readonly waitLimit: string }
+  | { readonly kind: 'go'; readonly settings: TaskSettings }
   | { readonly kind: 'invalid'; readonly faults: readonly Fault[] }
   | { readonly kind: 'refuse'; readonly failure: FailureDetails; readonly settings: TaskSettings };

@@ -1,4 +1,6 @@
 import { join } from 'node:path';
+import { Connection } from '@temporalio/client';
+import { NativeConnection } from '@temporalio/worker';
 import { describe, expect, it } from 'vitest';
 import { errorOf, faultsOf, folderWith, load } from './overlay.ts';
 
@@ -35,6 +37,20 @@ describe("Temporal's own configuration", () => {
     });
   });
 
+  it('can be given to the client and to the worker, and stays as it is', async () => {
+    const { connection } = load({
+      env: {
+        TEMPORAL_ADDRESS: '127.0.0.1:1',
+        TEMPORAL_API_KEY: 'k',
+        TEMPORAL_TLS: 'false',
+        TEMPORAL_GRPC_META_A: 'b',
+      },
+    }).temporal;
+    await Connection.lazy(connection).close();
+    await expect(NativeConnection.connect(connection)).rejects.toThrow(/ConnectionRefused/);
+    expect(connection.metadata).toEqual({ a: 'b' });
+  });
+
   it('reads a profile of its file, below the environment', () => {
     const folder = folderWith({
       'temporal.toml':
@@ -54,6 +70,12 @@ describe("Temporal's own configuration", () => {
     expect(load({ env: { TEMPORAL_TLS: text, TEMPORAL_API_KEY: 'k' } }).temporal.connection.tls).toBe(false);
   });
 
+  it.each(['[::1]:7233', 'localhost', 'temporal:7233', '10.0.0.1:1'])('accepts the address %s', (address) => {
+    expect(load({ env: { TEMPORAL_ADDRESS: address } }).temporal.connection.address).toBe(address);
+  });
+});
+
+describe('a Temporal configuration that is refused', () => {
   it.each([
     [{ TEMPORAL_TLS: 'yes' }, 'temporal.connection.tls', 'true or false'],
     [
@@ -80,10 +102,6 @@ describe("Temporal's own configuration", () => {
     ],
   ])('refuses %j', (env, key, expected) => {
     expect(faultsOf({ env })).toEqual([expect.objectContaining({ key, expected })]);
-  });
-
-  it.each(['[::1]:7233', 'localhost', 'temporal:7233', '10.0.0.1:1'])('accepts the address %s', (address) => {
-    expect(load({ env: { TEMPORAL_ADDRESS: address } }).temporal.connection.address).toBe(address);
   });
 
   it('never quotes a file that is no TOML', () => {

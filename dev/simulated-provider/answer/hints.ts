@@ -22,7 +22,7 @@ export type Hints = {
   readonly code: string | undefined;
 };
 
-const READ_CHARACTERS = 20_000;
+const READ_CHARACTERS = 4_000;
 
 export function hintsFor(source: TextSource): Hints {
   const query = source.query.slice(0, READ_CHARACTERS).toWellFormed().trim();
@@ -38,13 +38,19 @@ export function hintsFor(source: TextSource): Hints {
     url: /https?:\/\/[^\s"'<>)\]]*[^\s"'<>)\].,;!?]/.exec(query)?.[0],
     email: /[\w.+-]+@[\w-]+(?:\.[\w-]+)+/.exec(query)?.[0],
     arithmetic: arithmeticIn(query),
-    place: /\b(?:in|at|for|near|from|to)\s+(\p{Lu}[\p{L}'-]+(?:\s+\p{Lu}[\p{L}'-]+)*)/u.exec(query)?.[1],
+    place: namedAfter(query, 'in|at|near') ?? namedAfter(query, 'for|from|to'),
     date: /\b\d{4}-\d{2}-\d{2}\b/.exec(query)?.[0],
     path: /(?<=^|\s)(?:\.{0,2}\/)?[\w-]+(?:\/[\w.-]+)+|\b[\w-]+\.(?:csv|json|md|txt|ts|js|py|ya?ml)\b/.exec(
       query,
     )?.[0],
     code: /```\w*\n([\s\S]*?)```/.exec(query)?.[1]?.trim(),
   };
+}
+
+/** A name in capitals after one of the prepositions. */
+function namedAfter(query: string, prepositions: string): string | undefined {
+  const name = "(\\p{Lu}[\\p{L}'-]+(?:\\s+\\p{Lu}[\\p{L}'-]+)*)";
+  return new RegExp(`\\b(?:${prepositions})\\s+${name}`, 'u').exec(query)?.[1];
 }
 
 function arithmeticIn(query: string): string | undefined {

@@ -54,7 +54,7 @@ function branchesOf(schema: JsonObject): JsonObject[] {
   const listed = [anyOf, oneOf].find((list) => Array.isArray(list));
   if (listed !== undefined) return listed.filter(isObject).map((branch) => mergeSchemas(base, branch));
   const types = typesOf(schema);
-  return types.length > 1 ? types.map((type) => ({ ...schema, type })) : [];
+  return types.length > 1 ? types.map((type) => ({ ...schema, type, nullable: false })) : [];
 }
 
 function buildFirst(schema: JsonObject, branches: readonly JsonObject[], place: Place): unknown {
@@ -88,7 +88,7 @@ function buildObject(schema: JsonObject, place: Place): JsonObject {
       index: 0,
       inList: false,
     };
-    if (required.includes(key)) value[key] = build(own, inside);
+    if (required.includes(key)) assign(value, key, build(own, inside));
     else if (place.depth < DEEP)
       assign(
         value,
@@ -111,7 +111,8 @@ function fillObject(value: JsonObject, schema: JsonObject, place: Place): JsonOb
     const names = schema['propertyNames'];
     const keyword = place.hints.keywords[index];
     const key = isObject(names) ? build({ type: 'string', ...names }, inside) : (keyword ?? inside.name);
-    value[String(key)] = build(more, { ...inside, name: String(key), path: `${place.path}.${String(key)}` });
+    const own = { ...inside, name: String(key), path: `${place.path}.${String(key)}` };
+    assign(value, String(key), build(more, own));
   }
   return value;
 }

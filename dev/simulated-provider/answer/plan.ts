@@ -55,7 +55,7 @@ export function partsOf(query: string): string[] {
     .map((part) =>
       part
         .replaceAll(/\s+/g, ' ')
-        .replace(/^\s*(?:and|then)\s+/i, '')
+        .replace(/^\s*(?:(?:and|then)\s+)+/i, '')
         .trim(),
     )
     .filter((part) => wordCount(part) >= 3)

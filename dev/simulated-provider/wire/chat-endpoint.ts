@@ -5,7 +5,7 @@ import { type Answer, type Ask, countInputTokens, promptText, type Reply } from 
 import type { JsonObject } from '../body-fields.ts';
 import type { CacheUse } from '../prompt-cache.ts';
 import type { LoggedUsage } from '../request-log.ts';
-import { countTokens, splitByTokens } from '../tokens.ts';
+import { runningTokens, splitByTokens } from '../tokens.ts';
 import type { Composed, Endpoint, Envelope, ErrorStyle, StreamParts } from './endpoint.ts';
 
 export type ChatDialect = {
@@ -48,7 +48,7 @@ function composeChat(
   return {
     inputTokens,
     outputTokens: answer.outputTokens,
-    tokensAfter: tokensAfterEach(pieces, answer),
+    tokensAfter: runningTokens(pieces).map((tokens) => answer.reasoningTokens + tokens),
     cacheable: { space: `${dialect.name} ${ask.model}`, text: promptText(ask) },
     deliver(cache, envelope) {
       const usage = usageOf(
@@ -60,15 +60,6 @@ function composeChat(
       return { usage, whole: () => dialect.whole(reply), stream: () => dialect.stream(reply, pieces) };
     },
   };
-}
-
-/** Bytes are summed before they are rounded up to tokens: pieces counted one by one would come to more than the whole. */
-function tokensAfterEach(pieces: readonly string[], answer: Answer): number[] {
-  let sent = '';
-  return pieces.map((piece) => {
-    sent += piece;
-    return answer.reasoningTokens + countTokens(sent);
-  });
 }
 
 function usageOf(inputTokens: number, answer: Answer, cache: CacheUse): LoggedUsage {

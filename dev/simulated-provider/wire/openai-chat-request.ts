@@ -90,7 +90,7 @@ function readContent(content: unknown, path: string): { text: string; images: nu
   return { text: texts.join('\n'), images: parts.filter(({ type }) => type === 'image_url').length };
 }
 
-export function readTool(tool: unknown, index: number): OfferedTool {
+function readTool(tool: unknown, index: number): OfferedTool {
   const path = `tools[${index}]`;
   if (!isObject(tool)) throw badRequest(`'${path}' must be an object`, path);
   const described = optionalObject(tool, 'function', `${path}.function`);

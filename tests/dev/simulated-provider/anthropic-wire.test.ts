@@ -30,7 +30,9 @@ test('answers a message whole, with usage and its own names for limits', async (
   expect(response.headers.get('request-id')).toMatch(/^req_/);
   expect(response.headers.get('anthropic-ratelimit-requests-limit')).toBe('1000');
   expect(Number(response.headers.get('anthropic-ratelimit-tokens-remaining'))).toBeLessThan(900_000);
-  expect(Date.parse(response.headers.get('anthropic-ratelimit-tokens-reset') ?? '')).toBeGreaterThan(Date.now() - 1_000);
+  expect(Date.parse(response.headers.get('anthropic-ratelimit-tokens-reset') ?? '')).toBeGreaterThan(
+    Date.now() - 1_000,
+  );
 });
 
 test('streams its events in order, with the text that it answers whole', async () => {
@@ -67,7 +69,13 @@ test('tells what a long prompt wrote to the cache and what the next one read fro
 });
 
 test('files a cache write of an hour under an hour', async () => {
-  const system = [{ type: 'text', text: 'Other rules that stay as they are. '.repeat(150), cache_control: { type: 'ephemeral', ttl: '1h' } }];
+  const system = [
+    {
+      type: 'text',
+      text: 'Other rules that stay as they are. '.repeat(150),
+      cache_control: { type: 'ephemeral', ttl: '1h' },
+    },
+  ];
   const { usage } = await json(await post(provider, PATH, ask('One?', { system })));
   expect(usage.cache_creation.ephemeral_1h_input_tokens).toBe(usage.cache_creation_input_tokens);
   expect(usage.cache_creation.ephemeral_1h_input_tokens).toBeGreaterThan(0);
@@ -86,7 +94,10 @@ test('uses a tool that fits, and answers from its result', async () => {
   const messages = [
     { role: 'user', content: 'Weather in Oslo?' },
     { role: 'assistant', content: used.content },
-    { role: 'user', content: [{ type: 'tool_result', tool_use_id: used.content[0].id, content: 'Snow, minus four' }] },
+    {
+      role: 'user',
+      content: [{ type: 'tool_result', tool_use_id: used.content[0].id, content: 'Snow, minus four' }],
+    },
   ];
   const after = await json(await post(provider, PATH, ask('', { messages, tools: [WEATHER] })));
   expect(after.stop_reason).toBe('end_turn');
@@ -94,7 +105,9 @@ test('uses a tool that fits, and answers from its result', async () => {
 });
 
 test('streams the arguments of a tool in pieces', async () => {
-  const { events } = await readSse(await post(provider, PATH, ask('Weather in Oslo?', { tools: [WEATHER], stream: true })));
+  const { events } = await readSse(
+    await post(provider, PATH, ask('Weather in Oslo?', { tools: [WEATHER], stream: true })),
+  );
   const parsed = events.map((event) => JSON.parse(event.data));
   const json = parsed.map((each) => each.delta?.partial_json ?? '').join('');
   expect(JSON.parse(json)).toEqual({ city: 'Oslo' });
@@ -114,7 +127,9 @@ test.each([
   [{ status: 402, code: 'insufficient_quota' }, 402, 'billing_error'],
   [{ status: 500 }, 500, 'api_error'],
 ])('puts the fault %j into its own envelope', async (fault, status, type) => {
-  const response = await post(provider, PATH, ask('x'), { headers: { 'x-sim-fault': JSON.stringify(fault) } });
+  const response = await post(provider, PATH, ask('x'), {
+    headers: { 'x-sim-fault': JSON.stringify(fault) },
+  });
   const body = await json(response);
   expect(response.status).toBe(status);
   expect(body).toMatchObject({ type: 'error', error: { type } });

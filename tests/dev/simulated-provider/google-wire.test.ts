@@ -14,7 +14,10 @@ afterAll(async () => {
   await provider.close();
 });
 
-const ask = (text: string, more: Record<string, unknown> = {}) => ({ contents: [{ role: 'user', parts: [{ text }] }], ...more });
+const ask = (text: string, more: Record<string, unknown> = {}) => ({
+  contents: [{ role: 'user', parts: [{ text }] }],
+  ...more,
+});
 const path = (model: string, action = 'generateContent') => `/v1beta/models/${model}:${action}`;
 const stream = (model: string) => path(model, 'streamGenerateContent?alt=sse');
 
@@ -36,7 +39,9 @@ test('answers whole and streamed alike, with usage', async () => {
 });
 
 test('counts thoughts beside the answer', async () => {
-  const { usageMetadata, candidates } = await json(await post(provider, path('gemini-reason'), ask('Explain clocks.')));
+  const { usageMetadata, candidates } = await json(
+    await post(provider, path('gemini-reason'), ask('Explain clocks.')),
+  );
   expect(usageMetadata.thoughtsTokenCount).toBeGreaterThan(0);
   expect(usageMetadata.candidatesTokenCount).toBe(countTokens(candidates[0].content.parts[0].text));
   expect(usageMetadata.totalTokenCount).toBe(
@@ -46,19 +51,32 @@ test('counts thoughts beside the answer', async () => {
 
 test('calls a function and fills a schema in its spelling of types', async () => {
   const parameters = { type: 'OBJECT', properties: { city: { type: 'STRING' } }, required: ['city'] };
-  const tools = [{ functionDeclarations: [{ name: 'get_weather', description: 'Weather of a city', parameters }] }];
+  const tools = [
+    { functionDeclarations: [{ name: 'get_weather', description: 'Weather of a city', parameters }] },
+  ];
   const called = await json(await post(provider, path('g'), ask('Weather in Lima?', { tools })));
-  expect(called.candidates[0].content.parts[0].functionCall).toEqual({ name: 'get_weather', args: { city: 'Lima' } });
+  expect(called.candidates[0].content.parts[0].functionCall).toEqual({
+    name: 'get_weather',
+    args: { city: 'Lima' },
+  });
   const generationConfig = {
     responseMimeType: 'application/json',
-    responseSchema: { type: 'OBJECT', properties: { summary: { type: 'STRING' }, count: { type: 'INTEGER', nullable: true } } },
+    responseSchema: {
+      type: 'OBJECT',
+      properties: { summary: { type: 'STRING' }, count: { type: 'INTEGER', nullable: true } },
+    },
   };
   const filled = await json(await post(provider, path('g'), ask('Explain 3 leases.', { generationConfig })));
-  expect(JSON.parse(filled.candidates[0].content.parts[0].text)).toEqual({ summary: expect.any(String), count: 3 });
+  expect(JSON.parse(filled.candidates[0].content.parts[0].text)).toEqual({
+    summary: expect.any(String),
+    count: 3,
+  });
 });
 
 test('cuts at maxOutputTokens', async () => {
-  const body = await json(await post(provider, path('g'), ask('Explain leases.', { generationConfig: { maxOutputTokens: 4 } })));
+  const body = await json(
+    await post(provider, path('g'), ask('Explain leases.', { generationConfig: { maxOutputTokens: 4 } })),
+  );
   expect(body.candidates[0].finishReason).toBe('MAX_TOKENS');
   expect(body.usageMetadata.candidatesTokenCount).toBe(4);
 });
@@ -68,7 +86,9 @@ test('puts the hint of a 429 into the body, and nowhere else', async () => {
   const response = await post(provider, path('g'), ask('x'), { headers: { 'x-sim-fault': fault } });
   const { error } = await json(response);
   expect(error).toMatchObject({ code: 429, status: 'RESOURCE_EXHAUSTED' });
-  expect(error.details).toEqual([{ '@type': 'type.googleapis.com/google.rpc.RetryInfo', retryDelay: '1.5s' }]);
+  expect(error.details).toEqual([
+    { '@type': 'type.googleapis.com/google.rpc.RetryInfo', retryDelay: '1.5s' },
+  ]);
   expect(response.headers.get('retry-after')).toBeNull();
 });
 

@@ -35,7 +35,11 @@ test('answers a chat whole, with usage counted by the documented rule', async ()
 
 test('streams the same text that it answers whole, and ends with usage and [DONE]', async () => {
   const whole = await json(await post(provider, PATH, chat('Explain leases.')));
-  const response = await post(provider, PATH, chat('Explain leases.', { stream: true, stream_options: { include_usage: true } }));
+  const response = await post(
+    provider,
+    PATH,
+    chat('Explain leases.', { stream: true, stream_options: { include_usage: true } }),
+  );
   const { events } = await readSse(response);
   expect(response.headers.get('content-type')).toContain('text/event-stream');
   expect(textOfChat(events)).toBe(whole.choices[0].message.content);
@@ -58,7 +62,9 @@ test.each(['max_tokens', 'max_completion_tokens'])('cuts an answer at %s and say
 });
 
 test('counts reasoning inside the completion for models that reason', async () => {
-  const body = await json(await post(provider, PATH, chat('Explain clocks.', { model: 'simulated-reasoning' })));
+  const body = await json(
+    await post(provider, PATH, chat('Explain clocks.', { model: 'simulated-reasoning' })),
+  );
   const visible = countTokens(body.choices[0].message.content);
   const reasoning = body.usage.completion_tokens_details.reasoning_tokens;
   expect(reasoning).toBeGreaterThan(0);
@@ -66,7 +72,9 @@ test('counts reasoning inside the completion for models that reason', async () =
 });
 
 test('keeps reasoning and answer together within max_tokens', async () => {
-  const body = await json(await post(provider, PATH, chat('Explain clocks.', { model: 'x-reason', max_tokens: 10 })));
+  const body = await json(
+    await post(provider, PATH, chat('Explain clocks.', { model: 'x-reason', max_tokens: 10 })),
+  );
   expect(body.usage.completion_tokens).toBe(10);
   expect(body.usage.completion_tokens_details.reasoning_tokens).toBe(5);
 });
@@ -108,7 +116,11 @@ test('calls a tool that fits the prompt, whole and in argument deltas', async ()
   const { events } = await readSse(await post(provider, PATH, { ...ask, stream: true }));
   const deltas = events.slice(0, -1).map((event) => JSON.parse(event.data).choices[0]);
   const calls = deltas.flatMap((choice) => choice.delta.tool_calls ?? []);
-  expect(calls[0]).toMatchObject({ index: 0, type: 'function', function: { name: 'get_weather', arguments: '' } });
+  expect(calls[0]).toMatchObject({
+    index: 0,
+    type: 'function',
+    function: { name: 'get_weather', arguments: '' },
+  });
   expect(calls.length).toBeGreaterThan(2);
   expect(calls.map((each) => each.function.arguments).join('')).toBe(call.function.arguments);
   expect(deltas.at(-1)?.finish_reason).toBe('tool_calls');
@@ -119,10 +131,15 @@ test('answers in words when no tool fits, when tools are off, and after the tool
     (await json(await post(provider, PATH, chat(text, { tools: [WEATHER], ...more })))).choices[0];
   expect((await finish('Tell me about Redis.', {})).finish_reason).toBe('stop');
   expect((await finish('Weather in Paris?', { tool_choice: 'none' })).finish_reason).toBe('stop');
-  expect((await finish('Tell me about Redis.', { tool_choice: 'required' })).finish_reason).toBe('tool_calls');
+  expect((await finish('Tell me about Redis.', { tool_choice: 'required' })).finish_reason).toBe(
+    'tool_calls',
+  );
   const messages = [
     { role: 'user', content: 'Weather in Paris?' },
-    { role: 'assistant', tool_calls: [{ id: 'c1', type: 'function', function: { name: 'get_weather', arguments: '{}' } }] },
+    {
+      role: 'assistant',
+      tool_calls: [{ id: 'c1', type: 'function', function: { name: 'get_weather', arguments: '{}' } }],
+    },
     { role: 'tool', tool_call_id: 'c1', content: 'Nineteen degrees and a light drizzle' },
   ];
   const after = await finish('', { messages });
@@ -135,14 +152,26 @@ test.each([
   ['a body that is no object', '[]', undefined],
   ['a missing model', { messages: [{ role: 'user', content: 'x' }] }, 'model'],
   ['no messages', { model: 'm', messages: [] }, 'messages'],
-  ['a role that does not exist', { model: 'm', messages: [{ role: 'toString', content: 'x' }] }, 'messages[0].role'],
-  ['a content that is a number', { model: 'm', messages: [{ role: 'user', content: 3 }] }, 'messages[0].content'],
+  [
+    'a role that does not exist',
+    { model: 'm', messages: [{ role: 'toString', content: 'x' }] },
+    'messages[0].role',
+  ],
+  [
+    'a content that is a number',
+    { model: 'm', messages: [{ role: 'user', content: 3 }] },
+    'messages[0].content',
+  ],
   ['a negative max_tokens', chat('x', { max_tokens: -1 }), 'max_tokens'],
   ['a fractional max_tokens', chat('x', { max_tokens: 1.5 }), 'max_tokens'],
   ['a temperature above 2', chat('x', { temperature: 2.1 }), 'temperature'],
   ['two choices', chat('x', { n: 2 }), 'n'],
   ['an unknown response format', chat('x', { response_format: { type: 'xml' } }), 'response_format.type'],
-  ['a tool choice that was not offered', chat('x', { tools: [WEATHER], tool_choice: { type: 'function', function: { name: 'other' } } }), 'tool_choice'],
+  [
+    'a tool choice that was not offered',
+    chat('x', { tools: [WEATHER], tool_choice: { type: 'function', function: { name: 'other' } } }),
+    'tool_choice',
+  ],
 ])('refuses %s with 400', async (_, body, param) => {
   const response = await post(provider, PATH, body);
   expect(response.status).toBe(400);
@@ -154,7 +183,9 @@ test.each([
 
 test('takes any model, with and without a key, but none whose name starts with missing-', async () => {
   expect((await post(provider, PATH, chat('x', { model: 'a/b:c' }))).status).toBe(200);
-  expect((await post(provider, PATH, chat('x'), { headers: { authorization: 'Bearer k' } })).status).toBe(200);
+  expect((await post(provider, PATH, chat('x'), { headers: { authorization: 'Bearer k' } })).status).toBe(
+    200,
+  );
   const response = await post(provider, PATH, chat('x', { model: 'missing-1' }));
   expect(response.status).toBe(404);
   expect((await json(response)).error).toMatchObject({ code: 'model_not_found', param: 'model' });
@@ -168,7 +199,11 @@ test('lists models and says 404 for what it does not serve', async () => {
 });
 
 test('embeds texts so that those with words in common lie closer', async () => {
-  const input = ['a token bucket limits requests', 'requests are limited by a bucket of tokens', 'bananas ripen in the sun'];
+  const input = [
+    'a token bucket limits requests',
+    'requests are limited by a bucket of tokens',
+    'bananas ripen in the sun',
+  ];
   const body = await json(await post(provider, '/v1/embeddings', { model: 'e', input, dimensions: 256 }));
   const [one, two, three] = body.data.map((each: { embedding: number[] }) => each.embedding);
   const dot = (a: number[], b: number[]) => a.reduce((sum, value, index) => sum + value * (b[index] ?? 0), 0);
@@ -179,14 +214,24 @@ test('embeds texts so that those with words in common lie closer', async () => {
 });
 
 test('embeds tokens and answers in base64', async () => {
-  const body = await json(await post(provider, '/v1/embeddings', { model: 'e', input: [[1, 2, 3], [4]], encoding_format: 'base64' }));
+  const body = await json(
+    await post(provider, '/v1/embeddings', {
+      model: 'e',
+      input: [[1, 2, 3], [4]],
+      encoding_format: 'base64',
+    }),
+  );
   expect(body.usage.prompt_tokens).toBe(4);
   expect(Buffer.from(body.data[1].embedding, 'base64')).toHaveLength(1_536 * 4);
   expect((await post(provider, '/v1/embeddings', { model: 'e', input: [] })).status).toBe(400);
 });
 
 test('speaks the Responses API, whole and streamed', async () => {
-  const ask = { model: 'simulated-small', instructions: 'Be brief.', input: [{ role: 'user', content: [{ type: 'input_text', text: 'Explain leases.' }] }] };
+  const ask = {
+    model: 'simulated-small',
+    instructions: 'Be brief.',
+    input: [{ role: 'user', content: [{ type: 'input_text', text: 'Explain leases.' }] }],
+  };
   const whole = await json(await post(provider, '/v1/responses', ask));
   expect(whole).toMatchObject({ object: 'response', status: 'completed', incomplete_details: null });
   const text = whole.output[0].content[0].text;
@@ -195,12 +240,19 @@ test('speaks the Responses API, whole and streamed', async () => {
   const { events } = await readSse(await post(provider, '/v1/responses', { ...ask, stream: true }));
   const parsed = events.map((event) => JSON.parse(event.data));
   expect(parsed.map((each) => each.sequence_number)).toEqual(parsed.map((_, index) => index));
-  expect(parsed.filter((each) => each.type === 'response.output_text.delta').map((each) => each.delta).join('')).toBe(text);
+  expect(
+    parsed
+      .filter((each) => each.type === 'response.output_text.delta')
+      .map((each) => each.delta)
+      .join(''),
+  ).toBe(text);
   expect(parsed.at(-1)).toMatchObject({ type: 'response.completed', response: { usage: whole.usage } });
 });
 
 test('ends a response that is too long as incomplete', async () => {
-  const body = await json(await post(provider, '/v1/responses', { model: 'm', input: 'Explain leases.', max_output_tokens: 5 }));
+  const body = await json(
+    await post(provider, '/v1/responses', { model: 'm', input: 'Explain leases.', max_output_tokens: 5 }),
+  );
   expect(body).toMatchObject({ status: 'incomplete', incomplete_details: { reason: 'max_output_tokens' } });
   expect(body.usage.output_tokens).toBe(5);
 });

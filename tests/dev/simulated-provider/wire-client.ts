@@ -7,7 +7,12 @@ export type SseEvent = { readonly event: string | undefined; readonly data: stri
 
 type Sent = { readonly headers?: Record<string, string>; readonly signal?: AbortSignal };
 
-export function post(provider: SimulatedProvider, path: string, body: unknown, sent: Sent = {}): Promise<Response> {
+export function post(
+  provider: SimulatedProvider,
+  path: string,
+  body: unknown,
+  sent: Sent = {},
+): Promise<Response> {
   return fetch(`${provider.url}${path}`, {
     method: 'POST',
     headers: { 'content-type': 'application/json', ...sent.headers },
@@ -49,7 +54,7 @@ export async function readSse(response: Response): Promise<{ events: SseEvent[];
   return { events: eventsIn(text), failed };
 }
 
-export function eventsIn(text: string): SseEvent[] {
+function eventsIn(text: string): SseEvent[] {
   return text
     .split(/\r?\n\r?\n/)
     .filter((block) => block.includes('data: '))

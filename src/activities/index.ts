@@ -1,0 +1,10 @@
+// All activities of a worker, as one object; workflows import its type only.
+
+import { createModelActivities, type ModelActivityDependencies } from './model.ts';
+import { createTaskActivities, type TaskActivityDependencies } from './task.ts';
+
+export type Activities = ReturnType<typeof createActivities>;
+
+export function createActivities(dependencies: ModelActivityDependencies & TaskActivityDependencies) {
+  return { ...createTaskActivities(dependencies), ...createModelActivities(dependencies) };
+}

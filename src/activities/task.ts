@@ -1,0 +1,178 @@
+// `begin` and `finish`: a task's first and last step. Both run as local activities first and may be repeated: everything they write is
+// idempotent per run.
+
+import { isEnforced } from '../calls/call.ts';
+import { toBudgetExceeded } from '../calls/admit.ts';
+import type { Limit, Payer } from '../task/budget.ts';
+import { scopesOf } from '../task/budget.ts';
+import type { BeginOutcome, TaskSettings } from '../task/decision.ts';
+import type { EventDraft } from '../task/event.ts';
+import type { FailureDetails } from '../task/failure.ts';
+import type { TaskInput } from '../task/input.ts';
+import { formatUsd } from '../task/money.ts';
+import type { EndedStatus } from '../task/status.ts';
+import { messageText } from '../task/message.ts';
+import { toSummary, utf8Bytes } from '../task/text.ts';
+import type { UsageTotals } from '../task/usage.ts';
+import type { Logger } from '../log.ts';
+import type { Accounts } from '../stores/accounts.ts';
+import type { Events } from '../stores/events.ts';
+import type { Ledger } from '../stores/ledger.ts';
+import type { Limits } from '../stores/limits.ts';
+import type { Tasks } from '../stores/tasks.ts';
+
+export type BeginInput = { readonly taskId: string; readonly runId: string; readonly input: TaskInput };
+
+export type FinishInput = {
+  readonly taskId: string;
+  readonly runId: string;
+  readonly tenantId: string;
+  readonly strategy: string;
+  readonly priority: string;
+  readonly maxTextBytes: number;
+  readonly status: EndedStatus;
+  readonly answer?: { readonly callKey: string; readonly stepId: string; readonly model: string };
+  readonly error?: { readonly type: string; readonly message: string; readonly details: FailureDetails };
+};
+
+export type FinishOutcome = {
+  readonly text: string;
+  /** Set when the text is larger than may go through a history. */
+  readonly textRef?: string;
+  readonly usage: UsageTotals;
+  readonly costUsd: string;
+};
+
+/** What configuration says of an input: faults, or the settings and limits that the task runs with. */
+export type TaskPlan =
+  | { readonly kind: 'invalid'; readonly faults: readonly { path: string; expected: string; got: string }[] }
+  | { readonly kind: 'planned'; readonly settings: TaskSettings; readonly limits: readonly Limit[] };
+
+export type TaskMeter = {
+  started(task: { strategy: string; priority: string }): void;
+  ended(task: { strategy: string; status: string; seconds: number; tokens: number; usd: number }): void;
+};
+
+export type TaskActivityDependencies = {
+  readonly plan: (input: TaskInput) => TaskPlan;
+  readonly tasks: Tasks;
+  readonly limits: Limits;
+  readonly accounts: Pick<Accounts, 'settled'>;
+  readonly ledger: Pick<Ledger, 'result' | 'gate'>;
+  readonly events: Pick<Events, 'publishPending'>;
+  readonly meter: TaskMeter;
+  readonly log: Logger;
+};
+
+export function createTaskActivities(dependencies: TaskActivityDependencies) {
+  return {
+    begin: (given: BeginInput): Promise<BeginOutcome> => begin(dependencies, given),
+    finish: (given: FinishInput): Promise<FinishOutcome> => finish(dependencies, given),
+  };
+}
+
+async function begin(dependencies: TaskActivityDependencies, given: BeginInput): Promise<BeginOutcome> {
+  const { taskId, runId, input } = given;
+  const plan = dependencies.plan(input);
+  if (plan.kind === 'invalid') return plan;
+  const { settings } = plan;
+  await dependencies.ledger.gate(input.tenantId);
+  const title = input.messages.findLast((message) => message.role === 'user');
+  const events: readonly EventDraft[] = [
+    {
+      id: `${runId}:begin`,
+      type: 'task_started',
+      message: title === undefined ? '' : toSummary(messageText(title)),
+      data: { strategy: settings.strategy, model: settings.model, priority: input.priority },
+    },
+    { id: `${runId}:step:answer`, type: 'step_started', stepId: 'answer' },
+  ];
+  const isNew = await dependencies.tasks.begin(
+    { taskId, runId, input, strategy: settings.strategy, model: settings.model, limits: plan.limits },
+    events,
+  );
+  if (isNew) dependencies.meter.started({ strategy: settings.strategy, priority: input.priority });
+  await publish(dependencies, given, input.tenantId);
+  const failure = await exhausted(dependencies, { tenantId: input.tenantId, userId: input.userId, sessionId: input.sessionId, taskId });
+  return failure === undefined ? { kind: 'go', settings } : { kind: 'refuse', settings, failure };
+}
+
+/** Refuses before any call only what no release and no wait can help: settled spend alone fills a hard limit. */
+async function exhausted(dependencies: TaskActivityDependencies, payer: Payer): Promise<FailureDetails | undefined> {
+  const limits = (await dependencies.limits.binding(payer)).filter(isEnforced);
+  for (const scope of scopesOf(payer)) {
+    const own = limits.filter((limit) => limit.scope.kind === scope.kind && limit.scope.id === scope.id);
+    if (own.length === 0) continue;
+    const settled = await dependencies.accounts.settled(payer.tenantId, scope);
+    for (const limit of own) {
+      const spent = limit.unit === 'usd' ? settled.nanoUsd : settled.tokens;
+      if (spent < limit.amount) continue;
+      const details = toBudgetExceeded(limit, spent, 0n, { nanoUsd: 0n, tokens: 0 });
+      await dependencies.limits.noteRefusal(payer.tenantId, details);
+      return details;
+    }
+  }
+  return undefined;
+}
+
+async function finish(dependencies: TaskActivityDependencies, given: FinishInput): Promise<FinishOutcome> {
+  const { taskId, runId, status } = given;
+  const answer = given.answer === undefined ? undefined : await dependencies.ledger.result(given.answer.callKey);
+  if (given.answer !== undefined && answer === undefined)
+    throw new Error(`call ${given.answer.callKey} of a completed task has no result`);
+  const text = answer?.text ?? '';
+  const isFirst = await dependencies.tasks.end(
+    { taskId, runId },
+    {
+      status,
+      resultText: text,
+      steps: [{ stepId: 'answer', status, ...(given.answer === undefined ? {} : { callKey: given.answer.callKey, model: given.answer.model }) }],
+      ...(given.error === undefined ? {} : { error: given.error }),
+    },
+    endEvents(given),
+  );
+  const row = await dependencies.tasks.get(taskId);
+  if (row === undefined) throw new Error(`task ${taskId} has no row`);
+  if (isFirst) {
+    const seconds = ((row.endedAt ?? new Date()).getTime() - (row.startedAt ?? row.createdAt).getTime()) / 1000;
+    const tokens = row.usage.inputTokens + row.usage.outputTokens;
+    dependencies.meter.ended({ strategy: given.strategy, status, seconds, tokens, usd: Number(row.nanoUsd) / 1e9 });
+  }
+  await publish(dependencies, given, given.tenantId);
+  const fits = utf8Bytes(text) <= given.maxTextBytes;
+  return {
+    text: fits ? text : '',
+    ...(fits ? {} : { textRef: `task:${taskId}` }),
+    usage: row.usage,
+    costUsd: formatUsd(row.nanoUsd),
+  };
+}
+
+function endEvents(given: FinishInput): readonly EventDraft[] {
+  const { runId, status } = given;
+  const isGood = status === 'completed' || status === 'partial';
+  const data = given.error === undefined ? {} : { data: { type: given.error.type, details: given.error.details } };
+  const message = given.error === undefined ? {} : { message: given.error.message };
+  return [
+    { id: `${runId}:step:answer:end`, type: isGood ? 'step_completed' : 'step_failed', stepId: 'answer' },
+    {
+      id: `${runId}:finish`,
+      type: isGood ? 'task_completed' : status === 'cancelled' ? 'task_cancelled' : 'task_failed',
+      ...message,
+      ...data,
+    },
+    { id: `${runId}:stream_end`, type: 'stream_end', data: { status } },
+  ];
+}
+
+/** Visible soon; what cannot be published now is found by the sweeper. */
+async function publish(
+  dependencies: TaskActivityDependencies,
+  task: { taskId: string; runId: string },
+  tenantId: string,
+): Promise<void> {
+  const { taskId, runId } = task;
+  await dependencies.events.publishPending({ taskId, runId, tenantId }).catch((error: unknown) => {
+    dependencies.log.warn('events left to the sweeper', { taskId, error });
+  });
+}

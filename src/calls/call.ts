@@ -1,0 +1,120 @@
+// What one governed call takes and needs: its request, the circumstances of the visit, and the parts it is made of.
+
+import type { Limit, Payer } from '../task/budget.ts';
+import type { EventDraft } from '../task/event.ts';
+import type { AttemptNumber } from '../task/keys.ts';
+import type { Message, ResponseFormat } from '../task/message.ts';
+import type { PriceEntry } from '../task/price.ts';
+import type { LanguageModels } from '../llm/language-model.ts';
+import type { Logger } from '../log.ts';
+import type { Events } from '../stores/events.ts';
+import type { Gate } from '../stores/gate.ts';
+import type { Hydrate } from '../stores/hydrate.ts';
+import type { Ledger } from '../stores/ledger.ts';
+import type { Limits } from '../stores/limits.ts';
+import type { MilestoneTask } from '../stores/milestones.ts';
+import type { Rates } from '../stores/rates.ts';
+import type { Breaker } from './breaker.ts';
+
+export type CallRequest = {
+  readonly callKey: string;
+  readonly stepId: string;
+  readonly payer: Payer;
+  /** Where the call's events go; a direct chat has none. */
+  readonly task: MilestoneTask | undefined;
+  /** `provider/model` */
+  readonly model: string;
+  readonly number: Omit<AttemptNumber, 'try'>;
+  readonly messages: readonly Message[];
+  readonly maxOutputTokens: number;
+  readonly temperature?: number | undefined;
+  readonly responseFormat?: ResponseFormat | undefined;
+  /** How often this call already waited for other calls' holds. */
+  readonly heldWaits: number;
+  /** Time left until the deadline, Infinity without one. Milliseconds. */
+  readonly remainingMs: number;
+};
+
+/** Who runs the visit and how to stop it. */
+export type CallContext = {
+  /** `activity <workflowId>/<runId>/<activityId>/<attempt>` or `process <instanceId>`: whose life proves the hold's. */
+  readonly owner: string;
+  readonly signal: AbortSignal;
+  /** Why the signal fired: the user's wish ends the call, a handover lets somebody else go on with it. */
+  readonly abortReason: () => 'cancelled' | 'handover';
+  /** Evidence of life; called about once a second with the output tokens so far. */
+  readonly beat: (outputTokens: number) => void;
+};
+
+/** Models with their prices, as configured. */
+export type Catalog = {
+  readonly priceHash: string;
+  /** Undefined when the model is not configured. */
+  modelOf(id: string): { readonly maxOutputTokens: number; readonly prices: readonly PriceEntry[] } | undefined;
+};
+
+export type TokenCounter = {
+  /** An upper bound without a tokenizer. */
+  upperBound(messages: readonly Message[], responseFormat: ResponseFormat | undefined): number;
+  count(text: string): Promise<number>;
+};
+
+export type CallSettings = {
+  readonly firstTokenMs: number;
+  readonly chunkGapMs: number;
+  readonly attemptMs: number;
+  readonly inlineWaitMs: number;
+  readonly leaseMs: number;
+  readonly leaseRenewalMs: number;
+  readonly attemptsPerCandidate: number;
+  readonly attemptsPerCall: number;
+  readonly estimatePolicy: 'charge_estimate' | 'charge_max' | 'charge_input';
+  readonly rateControl: boolean;
+  readonly deltaIntervalMs: number;
+  readonly deltaBytes: number;
+};
+
+/** What happens in calls, for metrics; ids never go there. */
+export type CallMeter = {
+  attemptEnded(attempt: { provider: string; model: string; outcome: string }): void;
+  answered(call: { provider: string; model: string; seconds: number }): void;
+  firstToken(call: { provider: string; model: string; seconds: number }): void;
+  settled(charge: { provider: string; usd: number }): void;
+  refused(refusal: { scope: string; reason: string }): void;
+  overrun(provider: string): void;
+  delayed(delay: { provider: string; dimension: string; seconds: number }): void;
+  throttled(provider: string): void;
+  deltaDropped(reason: 'redis' | 'superseded'): void;
+};
+
+export type CallDependencies = {
+  readonly models: LanguageModels;
+  readonly catalog: Catalog;
+  readonly tokens: TokenCounter;
+  readonly gate: Gate;
+  readonly hydrate: Hydrate;
+  readonly ledger: Ledger;
+  readonly limits: Limits;
+  readonly rates: Rates;
+  readonly events: Events;
+  readonly breakerOf: (model: string) => Breaker;
+  /** Messages of an attempt that somebody else made, to count its input; undefined when they are gone. */
+  readonly messagesOf: (payer: Payer) => Promise<readonly Message[] | undefined>;
+  readonly settings: CallSettings;
+  readonly meter: CallMeter;
+  readonly log: Logger;
+};
+
+export function providerOf(model: string): string {
+  return model.slice(0, model.indexOf('/'));
+}
+
+/** Only what is enforced: hard limits of users and tasks over all time. */
+export function isEnforced(limit: Limit & { readonly scope: { readonly kind: string } }): boolean {
+  return limit.hard && limit.window === 'total' && (limit.scope.kind === 'user' || limit.scope.kind === 'task');
+}
+
+/** Events of an attempt, for the transaction of their cause; nothing for a call without a task. */
+export function caused(request: Pick<CallRequest, 'task'>, ...events: readonly EventDraft[]) {
+  return request.task === undefined ? undefined : { task: request.task, events };
+}

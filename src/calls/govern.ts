@@ -1,0 +1,205 @@
+// One governed call: a stored result is returned, an earlier attempt is resolved, then breaker, hold, permit, intent, request, settle,
+// release, publish. Knows nothing of Temporal or the web; whoever calls it decides what to do with the outcome.
+
+import type { CallOutcome } from '../task/decision.ts';
+import { formatUsd } from '../task/money.ts';
+import { toUsageTotals } from '../task/usage.ts';
+import { judge, type Verdict } from '../task/verdict.ts';
+import type { LlmError } from '../llm/error.ts';
+import type { Attempt, CallResult } from '../stores/ledger.ts';
+import { admit } from './admit.ts';
+import { type CallContext, type CallDependencies, type CallRequest, providerOf } from './call.ts';
+import { estimateCall } from './estimate.ts';
+import { recover } from './recover.ts';
+import { type Sent, send } from './send.ts';
+import { settle } from './settle.ts';
+
+/** The provider failed in a way that another attempt at the same model may mend. */
+export class AttemptFailed extends Error {
+  constructor(message: string, options: { cause: unknown }) {
+    super(message, options);
+    this.name = 'AttemptFailed';
+  }
+}
+
+/** The call was stopped: by its user, or so that another worker goes on with it. */
+export class CallAborted extends Error {
+  readonly by: 'cancelled' | 'handover' | 'fenced';
+
+  constructor(by: 'cancelled' | 'handover' | 'fenced') {
+    super(`the call was ${by}`);
+    this.name = 'CallAborted';
+    this.by = by;
+  }
+}
+
+export type Calls = ReturnType<typeof createCalls>;
+
+export function createCalls(dependencies: CallDependencies) {
+  return {
+    /**
+     * One visit of a call. Limits are outcomes.
+     * @throws AttemptFailed when the same model may be tried again · CallAborted when the context's signal fired · anything else:
+     * a store is down, to be tried again later
+     */
+    visit: (request: CallRequest, context: CallContext): Promise<CallOutcome> => visit(dependencies, request, context),
+  };
+}
+
+async function visit(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  context: CallContext,
+): Promise<CallOutcome> {
+  const before = await storedOutcome(dependencies, request);
+  if (before !== undefined) return before;
+  await recover(dependencies, request, context);
+  const recovered = await storedOutcome(dependencies, request);
+  if (recovered !== undefined) return recovered;
+
+  const breaker = dependencies.breakerOf(request.model);
+  const retryAfterMs = breaker.retryAfterMs();
+  if (retryAfterMs > 0) return { kind: 'unavailable', reason: 'breaker_open', model: request.model, retryAfterMs };
+  if (!dependencies.models.has(request.model))
+    return { kind: 'unavailable', reason: 'provider_not_configured', model: request.model };
+  const estimate = estimateCall(dependencies, request, Date.now());
+  if (estimate === undefined) return { kind: 'unavailable', reason: 'price_unknown', model: request.model };
+
+  const admission = await admit(dependencies, request, context, estimate);
+  if (admission.kind === 'outcome') return admission.outcome;
+  return attemptOnce(dependencies, request, context, admission.attempt);
+}
+
+async function attemptOnce(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  context: CallContext,
+  attempt: Attempt,
+): Promise<CallOutcome> {
+  await publish(dependencies, request);
+  const startedAt = performance.now();
+  const tries = Number(attempt.attemptKey.slice(attempt.attemptKey.lastIndexOf('.') + 1));
+  const watch = await send(dependencies, request, context, attempt, tries);
+  try {
+    await tellBreaker(dependencies, request.model, watch.outcome);
+    const settlement = await settle(dependencies, request, context, attempt, watch.outcome);
+    await publish(dependencies, request);
+    if (settlement === 'fenced') throw new CallAborted('fenced');
+  } finally {
+    watch.stop();
+  }
+  const seconds = (performance.now() - startedAt) / 1000;
+  dependencies.meter.answered({ provider: attempt.provider, model: attempt.model, seconds });
+  return conclude(dependencies, request, watch.outcome);
+}
+
+async function conclude(dependencies: CallDependencies, request: CallRequest, sent: Sent): Promise<CallOutcome> {
+  switch (sent.kind) {
+    case 'answered': {
+      const stored = await storedOutcome(dependencies, request);
+      if (stored === undefined) throw new Error(`call ${request.callKey} was settled without a result`);
+      return stored;
+    }
+    case 'aborted':
+      throw new CallAborted(sent.by);
+    case 'failed':
+      return afterFailure(dependencies, request, sent.error);
+    default:
+      return sent satisfies never;
+  }
+}
+
+async function afterFailure(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  error: LlmError,
+): Promise<CallOutcome> {
+  const { kind } = error;
+  // An abort that neither our limits nor the context caused: the connection was closed under us.
+  const fault = { kind: kind === 'aborted' ? ('connection' as const) : kind, status: error.status, retryAfterMs: error.retryAfterMs };
+  const counts = await dependencies.ledger.failures(request.callKey);
+  const own = counts.find((count) => count.candidate === request.number.candidate);
+  const verdict = judge(fault, {
+    model: request.model,
+    failedAttempts: own?.failed ?? 0,
+    attemptsPerCandidate: dependencies.settings.attemptsPerCandidate,
+    failedAttemptsOfCall: counts.reduce((sum, count) => sum + count.failed, 0),
+    attemptsPerCall: dependencies.settings.attemptsPerCall,
+    unhintedWaits: Math.max(0, (own?.throttled ?? 1) - 1),
+    remainingMs: request.remainingMs,
+  });
+  return actOn(dependencies, request, verdict, error);
+}
+
+async function actOn(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  verdict: Verdict,
+  error: LlmError,
+): Promise<CallOutcome> {
+  const provider = providerOf(request.model);
+  const { model } = request;
+  switch (verdict.kind) {
+    case 'retry':
+      throw new AttemptFailed(`the attempt at ${model} failed: ${error.kind}`, { cause: error });
+    case 'wait':
+      dependencies.meter.throttled(provider);
+      await dependencies.rates.cool(provider, verdict.ms);
+      return { kind: 'wait', reason: 'provider_limit', ms: verdict.ms, limit: `${provider} throttled the request` };
+    case 'unavailable':
+      return { ...verdict, model };
+    case 'refuse':
+      return verdict;
+    default:
+      return verdict satisfies never;
+  }
+}
+
+/** What the call answered before, whoever made the attempt. */
+async function storedOutcome(
+  dependencies: CallDependencies,
+  request: CallRequest,
+): Promise<CallOutcome | undefined> {
+  const result = await dependencies.ledger.result(request.callKey);
+  if (result === undefined) return undefined;
+  if (result.status === 'cancelled') throw new CallAborted('cancelled');
+  return toCompleted(result);
+}
+
+function toCompleted(result: CallResult): CallOutcome {
+  return {
+    kind: 'completed',
+    callKey: result.callKey,
+    model: result.model,
+    usage: toUsageTotals(result.usage),
+    costUsd: formatUsd(result.nanoUsd),
+    finishReason: result.finishReason,
+  };
+}
+
+/** The breaker counts what speaks against the provider itself; it learns from attempts that were admitted, never blocks one here. */
+async function tellBreaker(dependencies: CallDependencies, model: string, sent: Sent): Promise<void> {
+  if (sent.kind === 'aborted') return;
+  await dependencies
+    .breakerOf(model)
+    .run(async () => {
+      if (sent.kind === 'failed') throw sent.error;
+    })
+    .catch((error: unknown) => {
+      if (sent.kind !== 'failed') dependencies.log.debug('breaker did not take a success', { model, error });
+    });
+}
+
+/** Visible soon: what could not be published now is found by the sweeper. */
+async function publish(dependencies: CallDependencies, request: CallRequest): Promise<void> {
+  if (request.task === undefined) return;
+  await dependencies.events.publishPending(request.task).catch((error: unknown) => {
+    dependencies.log.warn('events left to the sweeper', { taskId: request.task?.taskId, error });
+  });
+}
+
+/** Whether a provider's error speaks against the provider: not the caller's fault, not a limit. */
+export function isProviderFailure(error: unknown): boolean {
+  const kind: unknown = typeof error === 'object' && error !== null ? Reflect.get(error, 'kind') : undefined;
+  return kind === 'timeout' || kind === 'connection' || kind === 'cut' || kind === 'unknown';
+}

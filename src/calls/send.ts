@@ -1,0 +1,133 @@
+// Sends one admitted attempt and watches over it: lease, heartbeat, and the time limits that end a hung socket. It answers what
+// happened; what that costs is settled elsewhere.
+
+import { LlmError } from '../llm/error.ts';
+import type { ModelReply } from '../llm/language-model.ts';
+import type { Attempt } from '../stores/ledger.ts';
+import type { CallContext, CallDependencies, CallRequest } from './call.ts';
+import { createDeltaBatcher } from './deltas.ts';
+import { keepLease } from './lease.ts';
+
+export type Sent =
+  | { readonly kind: 'answered'; readonly reply: ModelReply }
+  /** The attempt ended without a whole answer; `text` is what had come. */
+  | { readonly kind: 'failed'; readonly error: LlmError; readonly text: string }
+  | { readonly kind: 'aborted'; readonly by: 'cancelled' | 'handover' | 'fenced'; readonly text: string; readonly began: boolean };
+
+const BEAT_MS = 1_000;
+/** Output so far is told by length until the stream ends; a token is about this many characters. */
+const CHARACTERS_PER_TOKEN = 4;
+
+export type Watch = {
+  readonly outcome: Sent;
+  /** Ends the lease and the heartbeat; call it once the attempt is settled. */
+  stop(): void;
+};
+
+/** Never rejects for what a provider does. The watch goes on until it is stopped, so that settling is covered by it. */
+export async function send(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  context: CallContext,
+  attempt: Attempt,
+  tries: number,
+): Promise<Watch> {
+  let text = '';
+  let began = false;
+  const outputTokens = () => Math.ceil(text.length / CHARACTERS_PER_TOKEN);
+  const lease = keepLease(dependencies, attempt, outputTokens);
+  const beating = setInterval(() => context.beat(outputTokens()), BEAT_MS);
+  const limits = startLimits(dependencies.settings);
+  const deltas = createDeltaBatcher(dependencies, request, attempt, tries);
+  const startedAt = performance.now();
+  const stop = () => {
+    clearInterval(beating);
+    lease.stop();
+  };
+  try {
+    const reply = await dependencies.models.stream({
+      model: request.model,
+      messages: request.messages,
+      maxOutputTokens: request.maxOutputTokens,
+      ...(request.temperature === undefined ? {} : { temperature: request.temperature }),
+      ...(request.responseFormat === undefined ? {} : { responseFormat: request.responseFormat }),
+      attemptKey: attempt.attemptKey,
+      signal: AbortSignal.any([context.signal, lease.lost, limits.signal]),
+      onProgress: () => {
+        began = true;
+        limits.progress();
+      },
+      onText: (piece) => {
+        if (text === '') noteFirstToken(dependencies, attempt, startedAt);
+        text += piece;
+        deltas.push(piece);
+      },
+    });
+    await deltas.flush();
+    return { outcome: { kind: 'answered', reply }, stop };
+  } catch (error) {
+    await deltas.flush();
+    return { outcome: toSent(error, { context, lease, limits, text, began }), stop };
+  } finally {
+    limits.stop();
+  }
+}
+
+type Limits = ReturnType<typeof startLimits>;
+
+function toSent(
+  error: unknown,
+  at: { context: CallContext; lease: { lost: AbortSignal }; limits: Limits; text: string; began: boolean },
+): Sent {
+  const { text, began } = at;
+  if (at.limits.signal.aborted) return { kind: 'failed', error: timeoutError(at.limits.reached(), text, error), text };
+  if (at.lease.lost.aborted) return { kind: 'aborted', by: 'fenced', text, began };
+  if (at.context.signal.aborted) return { kind: 'aborted', by: at.context.abortReason(), text, began };
+  const isKnown = error instanceof LlmError;
+  const cause = isKnown
+    ? error
+    : new LlmError('the model call failed in an unknown way', {
+        kind: 'unknown',
+        stage: text === '' ? 'unanswered' : 'output',
+        cause: error,
+      });
+  return { kind: 'failed', error: cause, text };
+}
+
+function timeoutError(limit: string, text: string, cause: unknown): LlmError {
+  return new LlmError(`the ${limit} limit ended the attempt`, {
+    kind: 'timeout',
+    stage: text === '' ? 'unanswered' : 'output',
+    cause,
+  });
+}
+
+/** First token, gap between chunks, whole attempt: a heartbeat by timer would keep a hung socket alive for ever. */
+function startLimits(settings: CallDependencies['settings']) {
+  const controller = new AbortController();
+  let reached = '';
+  const arm = (name: string, ms: number) =>
+    setTimeout(() => {
+      reached = name;
+      controller.abort(new Error(`${name} limit of ${ms} ms reached`));
+    }, ms);
+  const whole = arm('attempt', settings.attemptMs);
+  let current = arm('firstToken', settings.firstTokenMs);
+  return {
+    signal: controller.signal,
+    reached: () => reached,
+    progress() {
+      clearTimeout(current);
+      current = arm('chunkGap', settings.chunkGapMs);
+    },
+    stop() {
+      clearTimeout(whole);
+      clearTimeout(current);
+    },
+  };
+}
+
+function noteFirstToken(dependencies: CallDependencies, attempt: Attempt, startedAt: number): void {
+  const seconds = (performance.now() - startedAt) / 1000;
+  dependencies.meter.firstToken({ provider: attempt.provider, model: attempt.model, seconds });
+}

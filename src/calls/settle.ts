@@ -1,0 +1,206 @@
+// From what happened to what it costs: one transaction that is the commit point, then the release in Redis, then the events. From the
+// commit on everything may be repeated; before it nothing is lost, since the attempt stays `started`.
+
+import type { EventDraft } from '../task/event.ts';
+import { formatUsd } from '../task/money.ts';
+import { NO_USAGE, totalTokens, toUsageTotals, type Usage } from '../task/usage.ts';
+import type { LlmError } from '../llm/error.ts';
+import type { DoneMarker } from '../stores/gate.ts';
+import type { Attempt, AttemptOutcome, CallResult, Charge, Resolution } from '../stores/ledger.ts';
+import { NOTHING_CHARGED } from './admit.ts';
+import { type CallContext, type CallDependencies, type CallRequest, caused } from './call.ts';
+import { countMessages, estimateLost, priceUsage } from './estimate.ts';
+import { pause } from './pause.ts';
+import type { Sent } from './send.ts';
+
+export type Settlement = 'settled' | 'fenced';
+
+type End = {
+  readonly outcome: AttemptOutcome;
+  readonly charge: Charge;
+  readonly result?: Pick<CallResult, 'status' | 'text' | 'finishReason'>;
+  readonly event?: EventDraft;
+};
+
+/** How long a result is kept while Postgres is away, before the next attempt has to book an estimate. */
+const SETTLE_FOR_MS = 60_000;
+const FIRST_RETRY_MS = 100;
+const LONGEST_RETRY_MS = 2_000;
+
+/** Settles one attempt by how it ended. Throws when Postgres stays away. */
+export async function settle(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  context: CallContext,
+  attempt: Attempt,
+  sent: Sent,
+): Promise<Settlement> {
+  // Only before the request was written is there nothing to pay for.
+  if (sent.kind === 'failed' && sent.error.stage === 'unsent')
+    return resolve(dependencies, context, attempt, { to: 'voided', outcome: 'failed', charge: NOTHING_CHARGED });
+  if (sent.kind === 'failed' && sent.error.stage === 'unanswered') {
+    const charge = await estimateLost(dependencies, attempt, 0);
+    return resolve(dependencies, context, attempt, { to: 'estimated', outcome: 'failed', charge });
+  }
+  return charge(dependencies, request, context, attempt, await endOf(dependencies, request, attempt, sent));
+}
+
+async function charge(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  context: CallContext,
+  attempt: Attempt,
+  end: End,
+): Promise<Settlement> {
+  const events = caused(request, ...(end.event === undefined ? [] : [end.event]));
+  const settlement = await untilPostgresAnswers(dependencies, context, () => dependencies.ledger.settle(attempt, end, events));
+  if (settlement === 'fenced') {
+    await bookLate(dependencies, context, attempt, end.charge);
+    return 'fenced';
+  }
+  dependencies.meter.attemptEnded({ provider: attempt.provider, model: attempt.model, outcome: end.outcome });
+  dependencies.meter.settled({ provider: attempt.provider, usd: Number(end.charge.nanoUsd) / 1e9 });
+  if (end.charge.nanoUsd > attempt.estimate.nanoUsd) dependencies.meter.overrun(attempt.provider);
+  await release(dependencies, attempt, end.charge);
+  return 'settled';
+}
+
+/** The attempt was never answered: nothing reached the provider, or what it took is estimated. */
+async function resolve(
+  dependencies: CallDependencies,
+  context: CallContext,
+  attempt: Attempt,
+  resolution: Resolution,
+): Promise<Settlement> {
+  await untilPostgresAnswers(dependencies, context, () => dependencies.ledger.resolve(attempt, resolution));
+  dependencies.meter.attemptEnded({ provider: attempt.provider, model: attempt.model, outcome: 'failed' });
+  await release(dependencies, attempt, resolution.charge, resolution.to === 'voided' ? 'void' : 'estimated');
+  return 'settled';
+}
+
+async function endOf(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  attempt: Attempt,
+  sent: Sent,
+): Promise<End> {
+  switch (sent.kind) {
+    case 'answered': {
+      const { reply } = sent;
+      const charge = await measure(dependencies, request, attempt, { usage: reply.usage, text: reply.text });
+      const result = { status: 'completed', text: reply.text, finishReason: reply.finishReason } as const;
+      return { outcome: 'ok', charge, result, event: completedEvent(attempt, charge, reply.finishReason) };
+    }
+    case 'failed': {
+      if (sent.text === '' && sent.error.stage === 'answered')
+        return { outcome: isThrottle(sent.error) ? 'throttled' : 'failed', charge: { ...NOTHING_CHARGED, source: 'measured' } };
+      const charge = await measure(dependencies, request, attempt, { usage: undefined, text: sent.text });
+      return { outcome: 'failed', charge, event: resetEvent(attempt, 'the stream was cut') };
+    }
+    case 'aborted': {
+      const charge = await measure(dependencies, request, attempt, { usage: undefined, text: sent.text });
+      if (sent.by !== 'cancelled') return { outcome: 'lost', charge, event: resetEvent(attempt, 'the attempt was handed over') };
+      const result = { status: 'cancelled', text: sent.text, finishReason: 'cancelled' } as const;
+      return { outcome: 'cancelled', charge, result };
+    }
+    default:
+      return sent satisfies never;
+  }
+}
+
+/** Measured usage where the provider sent one, else the text counted again, and marked as such. */
+async function measure(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  attempt: Attempt,
+  seen: { usage: Usage | undefined; text: string },
+): Promise<Charge> {
+  if (seen.usage !== undefined)
+    return { usage: seen.usage, nanoUsd: priceUsage(dependencies, attempt, seen.usage), source: 'measured' };
+  const usage: Usage = {
+    ...NO_USAGE,
+    inputTokens: Math.min(await countMessages(dependencies, request.messages), attempt.estimate.inputTokens),
+    outputTokens: Math.min(await dependencies.tokens.count(seen.text), attempt.estimate.maxOutputTokens),
+  };
+  return { usage, nanoUsd: priceUsage(dependencies, attempt, usage), source: 'recounted' };
+}
+
+/** The commit may have happened although its answer was lost: the statement is conditional, so that repeating it is safe. */
+async function untilPostgresAnswers<Result>(
+  dependencies: CallDependencies,
+  context: CallContext,
+  work: () => Promise<Result>,
+): Promise<Result> {
+  const giveUpAt = performance.now() + SETTLE_FOR_MS;
+  for (let retryMs = FIRST_RETRY_MS; ; retryMs = Math.min(retryMs * 2, LONGEST_RETRY_MS)) {
+    try {
+      return await work();
+    } catch (error) {
+      if (performance.now() > giveUpAt || (context.signal.aborted && context.abortReason() === 'handover')) throw error;
+      dependencies.log.warn('settling waits for postgres', { error, retryMs });
+      await pause(retryMs);
+    }
+  }
+}
+
+/** Redis is brought up to date at once where it answers; where not, the lease ends and the reaper does it from Postgres. */
+async function release(
+  dependencies: CallDependencies,
+  attempt: Attempt,
+  charge: Charge,
+  marker: DoneMarker = 'settled',
+): Promise<void> {
+  const tokens = totalTokens(charge.usage);
+  try {
+    await dependencies.gate.release(attempt, marker, { nanoUsd: charge.nanoUsd, tokens });
+    await dependencies.rates.giveBack(attempt.provider, attempt.attemptKey, { tokens, sent: marker !== 'void' });
+  } catch (error) {
+    dependencies.log.warn('hold left to the reaper', { attempt: attempt.attemptKey, error });
+  }
+}
+
+/** Somebody booked an estimate while this worker was frozen: the difference is booked, the counters follow. */
+async function bookLate(
+  dependencies: CallDependencies,
+  context: CallContext,
+  attempt: Attempt,
+  charge: Charge,
+): Promise<void> {
+  const scopeTokens = await dependencies.gate.scopeTokens(attempt.payer, attempt.generation);
+  const difference = await untilPostgresAnswers(dependencies, context, () =>
+    dependencies.ledger.adjustLate(attempt, charge),
+  );
+  if (difference === undefined) return;
+  await dependencies.gate.adjust(attempt, attempt.generation, {
+    adjustKey: 'late',
+    nanoUsd: difference.nanoUsd,
+    tokens: totalTokens(difference.usage),
+    scopeTokens,
+  });
+}
+
+function isThrottle(error: LlmError): boolean {
+  return error.kind === 'rate_limited' || error.kind === 'overloaded';
+}
+
+function completedEvent(attempt: Attempt, charge: Charge, finishReason: string): EventDraft {
+  return {
+    id: `${attempt.attemptKey}:completed`,
+    type: 'call_completed',
+    stepId: attempt.stepId,
+    callKey: attempt.callKey,
+    attempt: attempt.attemptKey,
+    data: { model: attempt.model, finishReason, usage: toUsageTotals(charge.usage), costUsd: formatUsd(charge.nanoUsd) },
+  };
+}
+
+function resetEvent(attempt: Attempt, message: string): EventDraft {
+  return {
+    id: `${attempt.attemptKey}:reset`,
+    type: 'attempt_reset',
+    stepId: attempt.stepId,
+    callKey: attempt.callKey,
+    attempt: attempt.attemptKey,
+    message,
+  };
+}

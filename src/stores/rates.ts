@@ -1,0 +1,66 @@
+// Rate control of providers in Redis: a bucket for requests, one for tokens, and a bound on parallel requests, shared by all workers.
+// The server's clock decides.
+
+import { rateKeys } from './keys.ts';
+import { loadScript, type Redis } from './redis.ts';
+
+const scripts = {
+  admit: loadScript('rate-admit'),
+  giveBack: loadScript('rate-give-back'),
+  cool: loadScript('rate-cool'),
+} as const;
+
+/** A provider's limits; what is absent does not bind. */
+export type ProviderRate = { readonly rpm?: number; readonly tpm?: number; readonly maxParallel?: number };
+
+export type RateOutcome =
+  | { readonly kind: 'admitted' }
+  | { readonly kind: 'wait'; readonly ms: number; readonly dimension: 'rpm' | 'tpm' | 'maxParallel' | 'cooldown' };
+
+/** Five seconds of the requests, at least one; a whole minute of the tokens. */
+const RPM_BURST_SECONDS = 5;
+
+export type Rates = ReturnType<typeof createRates>;
+
+export function createRates(redis: Redis, options: { readonly leaseMs: number; readonly limitOf: (provider: string) => ProviderRate }) {
+  return {
+    /** Takes a permit for one request of `tokens`, or tells the exact wait. Idempotent in the attempt key. */
+    async admit(provider: string, attemptKey: string, tokens: number): Promise<RateOutcome> {
+      const { rpm = 0, tpm = 0, maxParallel = 0 } = options.limitOf(provider);
+      const keys = rateKeys(redis.prefix, provider);
+      const rpmBurst = Math.max(1, (rpm * RPM_BURST_SECONDS) / 60);
+      const answer = (await redis.run(
+        scripts.admit,
+        [keys.bucket, keys.permits, keys.leases],
+        [attemptKey, options.leaseMs, rpm, rpmBurst, tpm, tpm, tokens, maxParallel],
+      )) as ['OK'] | ['WAIT', number, 'rpm' | 'tpm' | 'maxParallel' | 'cooldown'];
+      if (answer[0] === 'OK') return { kind: 'admitted' };
+      const [, ms, dimension] = answer;
+      // Those who wait for a place must not come back all at once.
+      return { kind: 'wait', ms: dimension === 'maxParallel' ? Math.ceil(ms * (0.5 + Math.random())) : ms, dimension };
+    },
+
+    /** Ends a permit. `tokens` is what was really used; `sent: false` gives the whole request back. */
+    async giveBack(provider: string, attemptKey: string, used: { tokens: number; sent: boolean }): Promise<void> {
+      const { rpm = 0, tpm = 0 } = options.limitOf(provider);
+      const keys = rateKeys(redis.prefix, provider);
+      await redis.run(
+        scripts.giveBack,
+        [keys.bucket, keys.permits, keys.leases],
+        [attemptKey, used.tokens, rpm, tpm, used.sent ? 0 : 1],
+      );
+    },
+
+    /** Keeps a permit of a running request. */
+    async renew(provider: string, attemptKey: string): Promise<void> {
+      const now = await redis.nowMs();
+      const { leases } = rateKeys(redis.prefix, provider);
+      await redis.command((client) => client.zadd(leases, 'XX', now + options.leaseMs, attemptKey));
+    },
+
+    /** A provider said "not before": nobody asks it until then. */
+    async cool(provider: string, ms: number): Promise<void> {
+      await redis.run(scripts.cool, [rateKeys(redis.prefix, provider).bucket], [Math.ceil(ms)]);
+    },
+  };
+}
