@@ -1,10 +1,10 @@
 // Set-up step: a Redis (or Valkey) server program. It finds or installs the program and never leaves one running.
 import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { run, SetupError, tail, which } from './setup-command.mjs';
 
 const PROGRAMS = ['redis-server', 'valkey-server'];
 const OLDEST = 7;
-const POLICY_FILE = '/usr/sbin/policy-rc.d';
 
 /** Package managers in the order they are looked for; packages in the order they are tried. */
 const MANAGERS = [
@@ -41,7 +41,7 @@ const MANAGERS = [
  *
  * @returns {Promise<{path: string | null, text: string}>} path null: REDIS_URL says where a server runs
  */
-export async function setUpRedis({ env, platform, isRoot, say }) {
+export async function setUpRedis({ env, platform, isRoot, say, systemRoot = '/' }) {
   if (env.REDIS_URL || env.REDIS_URL_FILE) return { path: null, text: 'REDIS_URL is set, nothing to start' };
   const found = await findServer(env);
   if (found.path !== null) return found;
@@ -51,7 +51,7 @@ export async function setUpRedis({ env, platform, isRoot, say }) {
     throw new SetupError(noRedis('with the package manager of this system', found.text));
   if (!isRoot) throw new SetupError(noRedis(manager.hint, found.text));
   say(`installing it with ${manager.command}`);
-  const output = await install(manager, env);
+  const output = await install(manager, env, systemRoot);
   const installed = await findServer(env);
   if (installed.path !== null)
     return { ...installed, text: `${installed.text}, installed with ${manager.command}` };
@@ -83,9 +83,9 @@ async function findServer(env) {
 }
 
 /** Tries each package; lists of packages are fetched only when that failed. Answers what the last attempt said. */
-async function install(manager, env) {
+async function install(manager, env, systemRoot) {
   const quietEnv = { ...env, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' };
-  const forbidden = forbidServices(manager);
+  const policy = forbidServices(manager, systemRoot);
   let output = '';
   try {
     const rounds = manager.refresh === undefined ? [false] : [false, true];
@@ -99,20 +99,21 @@ async function install(manager, env) {
     }
     return output;
   } finally {
-    if (forbidden) rmSync(POLICY_FILE, { force: true });
-    await disableServices(env);
+    if (policy !== null) rmSync(policy, { force: true });
+    await disableServices(env, systemRoot);
   }
 }
 
-/** Debian starts what it installs unless this file says no; a file that was there before is its owner's business. */
-function forbidServices(manager) {
-  if (manager.command !== 'apt-get' || existsSync(POLICY_FILE)) return false;
-  writeFileSync(POLICY_FILE, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
-  return true;
+/** Debian starts what it installs unless a file says no; one that was there before is its owner's business. */
+function forbidServices(manager, systemRoot) {
+  const file = join(systemRoot, 'usr/sbin/policy-rc.d');
+  if (manager.command !== 'apt-get' || existsSync(file)) return null;
+  writeFileSync(file, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
+  return file;
 }
 
 /** The package also enables the service for the next boot, which would take the port of somebody's stack. */
-async function disableServices(env) {
-  if (!existsSync('/run/systemd/system')) return;
+async function disableServices(env, systemRoot) {
+  if (!existsSync(join(systemRoot, 'run/systemd/system'))) return;
   for (const name of PROGRAMS) await run('systemctl', ['disable', '--now', name], { env });
 }

@@ -130,7 +130,9 @@ async function download(target, folder, { env, say, signal, downloads = DOWNLOAD
     await fetchTo(url, archive, signal);
   } catch (error) {
     signal?.throwIfAborted();
-    say(`${new URL(url).host} cannot be used (${error.cause?.code ?? error.message})`);
+    say(
+      `${new URL(url).host} cannot be used (${error.cause?.code ?? error.cause?.message ?? error.message})`,
+    );
     return null;
   }
   const unpacked = await run('tar', ['-xzf', archive, '-C', folder], { env });

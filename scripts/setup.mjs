@@ -18,7 +18,7 @@ const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
  * @param {string} [options.root] the checkout
  * @param {(line: string) => void} [options.log] gets one line per step and its time
  * @param {AbortSignal} [options.signal] ends a running build
- * @param {string} [options.platform] options.arch, options.isRoot and options.downloads: for tests of other machines
+ * @param {string} [options.platform] and arch, isRoot, systemRoot, downloads: other machines than this one, for tests
  * @returns {Promise<{temporal: string | null, redis: string | null}>} paths of the programs; null: an address was given
  * @throws {SetupError} the first step that cannot be done, with its remedy
  */

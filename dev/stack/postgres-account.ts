@@ -10,11 +10,13 @@ import {
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   readlinkSync,
   renameSync,
   rmSync,
   symlinkSync,
+  writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -24,6 +26,9 @@ const run = promisify(execFile);
 
 /** Open to every account, unlike a home or a temporary folder, and not cleared when the machine starts. */
 const OPEN_FOLDER = '/var/lib/weir';
+
+/** Beside each data folder: which link it belongs to. */
+const ORIGIN = '.origin';
 
 export type Account = { uid: number; gid: number };
 
@@ -117,21 +122,41 @@ function copyBinaries({ initdb, postgres }: { initdb: string; postgres: string }
  * belongs to a state folder that was deleted to begin anew, and is deleted too.
  */
 function linkData(dataDir: string): string {
-  const target = join(
-    openFolder(),
-    `data-${createHash('sha256').update(dataDir).digest('hex').slice(0, 16)}`,
-  );
-  const stat = lstatSync(dataDir, { throwIfNoEntry: false });
-  if (stat?.isSymbolicLink() && readlinkSync(dataDir) === target) return target;
-  if (stat !== undefined) {
+  const folder = openFolder();
+  removeOrphans(folder);
+  const target = join(folder, `data-${createHash('sha256').update(dataDir).digest('hex').slice(0, 16)}`);
+  if (isLinkTo(dataDir, target)) return target;
+  if (lstatSync(dataDir, { throwIfNoEntry: false }) !== undefined) {
     throw new StackError(
-      `Postgres cannot reach its data in ${dataDir}: run it as root, its account may not enter a folder above. ` +
-        'Open those folders, or remove the data to begin anew',
+      `the account that runs Postgres for root may not enter the folder of its data ${dataDir}: open the folders above, ` +
+        'or remove the data to begin anew',
     );
   }
   rmSync(target, { recursive: true, force: true });
+  // The link first: whoever cleans up at this moment must find the origin true.
   symlinkSync(target, dataDir);
+  writeFileSync(`${target}${ORIGIN}`, dataDir);
   return target;
+}
+
+/**
+ * Deletes data whose state folder is gone, so that folders made for a test do not pile up here. A folder above that is
+ * gone as well may be a disk that is not there today: then the data stays.
+ */
+function removeOrphans(folder: string): void {
+  for (const name of readdirSync(folder).filter((entry) => entry.endsWith(ORIGIN))) {
+    const target = join(folder, name.slice(0, -ORIGIN.length));
+    const dataDir = readFileSync(join(folder, name), 'utf8');
+    const isAway = !existsSync(dirname(dirname(dataDir)));
+    if (isAway || isLinkTo(dataDir, target)) continue;
+    rmSync(target, { recursive: true, force: true });
+    rmSync(join(folder, name), { force: true });
+  }
+}
+
+function isLinkTo(path: string, target: string): boolean {
+  const isLink = lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() ?? false;
+  return isLink && readlinkSync(path) === target;
 }
 
 function openFolder(): string {

@@ -1,7 +1,8 @@
 // The one table from what a governed call throws to Temporal's failures. A limit is an outcome and never comes here; everything here
 // is tried again by Temporal, since nothing here is known to be final.
 
-import { ApplicationFailure, ApplicationFailureCategory } from '@temporalio/activity';
+import { ApplicationFailure } from '@temporalio/activity';
+import { ApplicationFailureCategory } from '@temporalio/common';
 import { BreakerOpen } from '../calls/breaker.ts';
 import { AttemptFailed, CallAborted } from '../calls/govern.ts';
 

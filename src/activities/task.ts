@@ -3,9 +3,9 @@
 
 import { isEnforced } from '../calls/call.ts';
 import { toBudgetExceeded } from '../calls/admit.ts';
-import type { Limit, Payer } from '../task/budget.ts';
+import type { Payer } from '../task/budget.ts';
 import { scopesOf } from '../task/budget.ts';
-import type { BeginOutcome, TaskSettings } from '../task/decision.ts';
+import type { BeginOutcome, TaskPlan } from '../task/decision.ts';
 import type { EventDraft } from '../task/event.ts';
 import type { FailureDetails } from '../task/failure.ts';
 import type { TaskInput } from '../task/input.ts';
@@ -42,11 +42,6 @@ export type FinishOutcome = {
   readonly usage: UsageTotals;
   readonly costUsd: string;
 };
-
-/** What configuration says of an input: faults, or the settings and limits that the task runs with. */
-export type TaskPlan =
-  | { readonly kind: 'invalid'; readonly faults: readonly { path: string; expected: string; got: string }[] }
-  | { readonly kind: 'planned'; readonly settings: TaskSettings; readonly limits: readonly Limit[] };
 
 export type TaskMeter = {
   started(task: { strategy: string; priority: string }): void;

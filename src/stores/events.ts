@@ -45,7 +45,13 @@ type PendingRow = { id: string; type: EventType; at: Date; body: Record<string, 
 
 export type Events = ReturnType<typeof createEvents>;
 
-export function createEvents(postgres: Postgres, redis: Redis, options: { ringCapacity: number }) {
+export type EventOptions = {
+  readonly ringCapacity: number;
+  /** Called for every event that became visible. */
+  readonly onPublished: (type: EventType) => void;
+};
+
+export function createEvents(postgres: Postgres, redis: Redis, options: EventOptions) {
   const publish = (task: MilestoneTask, events: readonly ScriptEvent[]) => publishBatch(postgres, redis, options, task, events);
 
   return {
@@ -177,7 +183,7 @@ type Published = { readonly epoch: number; readonly seqs: readonly number[] };
 async function publishBatch(
   postgres: Postgres,
   redis: Redis,
-  options: { ringCapacity: number },
+  options: EventOptions,
   task: MilestoneTask,
   events: readonly ScriptEvent[],
 ): Promise<Published> {
@@ -193,7 +199,13 @@ async function publishBatch(
       [keys.ring, keys.meta, ...calls.map((call) => keys.text(call))],
       [server, task.runId, options.ringCapacity, TTL_MS, TTL_AFTER_END_MS, MAX_CALL_TEXT_BYTES, JSON.stringify(indexed)],
     )) as [string, string, ...number[]];
-    if (answer[0] === 'OK') return { epoch: Number(answer[1]), seqs: answer.slice(2).map(Number) };
+    if (answer[0] === 'OK') {
+      const seqs = answer.slice(2).map(Number);
+      events.forEach((event, index) => {
+        if (seqs[index] !== -1) options.onPublished(event.type);
+      });
+      return { epoch: Number(answer[1]), seqs };
+    }
     if (!(await beginEpoch(postgres, redis, task, server))) return { epoch: -1, seqs: events.map(() => -1) };
   }
 }

@@ -90,6 +90,14 @@ export function createLedger(postgres: Postgres) {
 
     /** Median output tokens of a model's last 200 answers; undefined before the first. */
     medianOutputTokens: (model: string) => medianOutputTokens(postgres, model),
+    /** Attempts under way, over all tenants. */
+    async openHolds(): Promise<{ count: number; oldestSeconds: number }> {
+      const { rows } = await postgres.query<{ count: number; oldest: number }>(
+        `select count(*)::int as count, coalesce(extract(epoch from now() - min(held_at)), 0)::float8 as oldest
+         from attempts where state = 'started'`,
+      );
+      return { count: rows[0]?.count ?? 0, oldestSeconds: Math.max(0, rows[0]?.oldest ?? 0) };
+    },
     async tenants(): Promise<readonly string[]> {
       const { rows } = await postgres.query<{ tenant_id: string }>('select tenant_id from tenants order by tenant_id');
       return rows.map((row) => row.tenant_id);

@@ -123,6 +123,13 @@ export function createTasks(postgres: Postgres) {
       );
     },
 
+    async waitingCount(): Promise<number> {
+      const { rows } = await postgres.query<{ count: number }>(
+        "select count(*)::int as count from tasks where ended_at is null and status = 'waiting'",
+      );
+      return rows[0]?.count ?? 0;
+    },
+
     /** Tasks without an end that are older than a moment, for the reconciler; oldest first. */
     async open(olderThanMs: number, limit: number): Promise<readonly { taskId: string; runId: string | undefined; tenantId: string }[]> {
       const { rows } = await postgres.query<{ task_id: string; run_id: string | null; tenant_id: string }>(

@@ -1,6 +1,7 @@
 // What activities answer and the workflow acts on. Everything here goes through Temporal's history: ids, numbers and short words,
 // never a conversation. Pure vocabulary.
 
+import type { Limit } from './budget.ts';
 import type { FailureDetails, Fault } from './failure.ts';
 import type { UsageTotals } from './usage.ts';
 
@@ -38,6 +39,11 @@ export type TaskSettings = {
   /** Whether activities go to the queue of their task's priority. */
   readonly priorityQueues: boolean;
 };
+
+/** What configuration says of a valid input: faults, or the settings and limits that the task runs with. */
+export type TaskPlan =
+  | { readonly kind: 'invalid'; readonly faults: readonly Fault[] }
+  | { readonly kind: 'planned'; readonly settings: TaskSettings; readonly limits: readonly Limit[] };
 
 export type BeginOutcome =
   | { readonly kind: 'go'; readonly settings: TaskSettings }

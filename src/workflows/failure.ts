@@ -1,7 +1,8 @@
 // The one place in workflow code where a task's end without an answer becomes a Temporal failure: typed, benign, never retried, one
 // details object. A plain Error would fail the workflow task and repeat for ever.
 
-import { ApplicationFailure, ApplicationFailureCategory } from '@temporalio/workflow';
+import { ApplicationFailureCategory } from '@temporalio/common';
+import { ApplicationFailure } from '@temporalio/workflow';
 import { type FailureDetails, failureMessage } from '../task/failure.ts';
 
 export function taskFailure(details: FailureDetails): ApplicationFailure {

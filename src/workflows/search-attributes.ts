@@ -1,6 +1,7 @@
 // Search attributes of a task: our clients set them at start; here only what is missing, and the figures at the end.
 
-import { defineSearchAttributeKey, upsertSearchAttributes, workflowInfo, type SearchAttributeUpdatePair } from '@temporalio/workflow';
+import { defineSearchAttributeKey, type SearchAttributeUpdatePair } from '@temporalio/common';
+import { upsertSearchAttributes, workflowInfo } from '@temporalio/workflow';
 import type { TaskInput } from '../task/input.ts';
 
 const keys = {

@@ -1,0 +1,25 @@
+// Measures every request of the Temporal client, by service, method and status.
+
+import { InterceptingCall, type Interceptor, status as grpcStatus } from '@grpc/grpc-js';
+
+export type MeasureRpc = (labels: { service: string; method: string; status: string }, seconds: number) => void;
+
+/** A gRPC interceptor that tells of each request once its status is known. */
+export function rpcMeasuring(measure: MeasureRpc): Interceptor {
+  return (options, nextCall) => {
+    const startedAt = performance.now();
+    // `/temporal.api.workflowservice.v1.WorkflowService/StartWorkflowExecution`
+    const [, service = 'unknown', method = 'unknown'] = options.method_definition.path.split('/');
+    return new InterceptingCall(nextCall(options), {
+      start: (metadata, listener, next) =>
+        next(metadata, {
+          ...listener,
+          onReceiveStatus: (status, forward) => {
+            const labels = { service: service.split('.').at(-1) ?? service, method, status: grpcStatus[status.code] ?? 'UNKNOWN' };
+            measure(labels, (performance.now() - startedAt) / 1000);
+            forward(status);
+          },
+        }),
+    });
+  };
+}

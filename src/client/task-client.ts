@@ -1,0 +1,144 @@
+// Tasks over Temporal: start, result, status, cancel. Everything here is public contract; any Temporal SDK can do the same.
+
+import { randomUUID } from 'node:crypto';
+import { type Client, WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from '@temporalio/client';
+import { TypedSearchAttributes } from '@temporalio/common';
+import type { Fault } from '../task/failure.ts';
+import { parseTaskInput, type TaskInput, taskIdFault } from '../task/input.ts';
+import { messageText } from '../task/message.ts';
+import { toSummary } from '../task/text.ts';
+import { RUN_TASK, STATUS_QUERY, type TaskResult, type TaskStatusReport } from '../workflows/messages.ts';
+import { startAttributes } from './search-attributes.ts';
+
+export type TaskClientOptions = {
+  readonly temporal: Client;
+  readonly queuePrefix: string;
+  /** Off: every task starts on `<prefix>-normal`. */
+  readonly priorityQueues: boolean;
+  /** Whether the namespace knows the search attributes (`ensureSearchAttributes`). */
+  readonly searchAttributes: boolean;
+};
+
+export type StartedTask = { readonly taskId: string; readonly runId: string };
+
+/** How Temporal sees a task. */
+export type TaskExecution = {
+  readonly runId: string;
+  readonly status: 'running' | 'completed' | 'failed' | 'cancelled' | 'terminated' | 'timed_out' | 'continued_as_new';
+  readonly startedAt: Date;
+  readonly endedAt: Date | undefined;
+};
+
+/** The input was refused before anything was started. */
+export class InvalidTaskError extends Error {
+  readonly faults: readonly Fault[];
+
+  constructor(faults: readonly Fault[]) {
+    super(`invalid task: ${faults.map((fault) => `${fault.path}: expected ${fault.expected}, got ${fault.got}`).join('; ')}`);
+    this.name = 'InvalidTaskError';
+    this.faults = faults;
+  }
+}
+
+/** A task of this id is running. */
+export class TaskExistsError extends Error {
+  constructor(taskId: string, cause: unknown) {
+    super(`a task with the id ${taskId} is running`, { cause });
+    this.name = 'TaskExistsError';
+  }
+}
+
+export type TaskClient = ReturnType<typeof createTaskClient>;
+
+export function createTaskClient(options: TaskClientOptions) {
+  const { workflow } = options.temporal;
+  return {
+    /**
+     * Starts a task and answers as soon as Temporal has it.
+     * @throws InvalidTaskError · TaskExistsError
+     */
+    start: (input: unknown, taskId: string = `task-${randomUUID()}`): Promise<StartedTask> => start(options, input, taskId),
+
+    /** Waits for the result. @throws WorkflowFailedError whose cause is the typed ApplicationFailure, or a CancelledFailure */
+    result: (taskId: string): Promise<TaskResult> => workflow.getHandle(taskId).result() as Promise<TaskResult>,
+
+    /** Asks the running workflow; needs a worker. */
+    status: (taskId: string): Promise<TaskStatusReport> =>
+      workflow.getHandle(taskId).query<TaskStatusReport>(STATUS_QUERY),
+
+    /** Asks the task to stop; it ends as `cancelled` once its call has settled. False when there is no such task running. */
+    async cancel(taskId: string): Promise<boolean> {
+      try {
+        await workflow.getHandle(taskId).cancel();
+        return true;
+      } catch (error) {
+        if (error instanceof WorkflowNotFoundError) return false;
+        throw error;
+      }
+    },
+
+    /** Undefined when Temporal knows no such task. */
+    async describe(taskId: string, runId?: string): Promise<TaskExecution | undefined> {
+      try {
+        const described = await workflow.getHandle(taskId, runId).describe();
+        return {
+          runId: described.runId,
+          status: toExecutionStatus(described.status.name),
+          startedAt: described.startTime,
+          endedAt: described.closeTime,
+        };
+      } catch (error) {
+        if (error instanceof WorkflowNotFoundError) return undefined;
+        throw error;
+      }
+    },
+  };
+}
+
+async function start(options: TaskClientOptions, raw: unknown, taskId: string): Promise<StartedTask> {
+  const input = checked(raw, taskId);
+  const strategy = input.strategy === 'auto' ? 'simple' : input.strategy;
+  const title = input.messages.findLast((message) => message.role === 'user');
+  try {
+    const handle = await options.temporal.workflow.start(RUN_TASK, {
+      workflowId: taskId,
+      taskQueue: `${options.queuePrefix}-${options.priorityQueues ? input.priority : 'normal'}`,
+      args: [raw],
+      staticSummary: toSummary(title === undefined ? taskId : messageText(title)),
+      ...(options.searchAttributes
+        ? { typedSearchAttributes: new TypedSearchAttributes(startAttributes(input, strategy)) }
+        : {}),
+    });
+    return { taskId, runId: handle.firstExecutionRunId };
+  } catch (error) {
+    if (error instanceof WorkflowExecutionAlreadyStartedError) throw new TaskExistsError(taskId, error);
+    throw error;
+  }
+}
+
+function checked(raw: unknown, taskId: string): TaskInput {
+  const parsed = parseTaskInput(raw);
+  const idFault = taskIdFault(taskId);
+  const faults = [...(idFault === undefined ? [] : [idFault]), ...(parsed.kind === 'invalid' ? parsed.faults : [])];
+  if (parsed.kind === 'invalid' || faults.length > 0) throw new InvalidTaskError(faults);
+  return parsed.input;
+}
+
+function toExecutionStatus(name: string): TaskExecution['status'] {
+  switch (name) {
+    case 'COMPLETED':
+      return 'completed';
+    case 'FAILED':
+      return 'failed';
+    case 'CANCELLED':
+      return 'cancelled';
+    case 'TERMINATED':
+      return 'terminated';
+    case 'TIMED_OUT':
+      return 'timed_out';
+    case 'CONTINUED_AS_NEW':
+      return 'continued_as_new';
+    default:
+      return 'running';
+  }
+}

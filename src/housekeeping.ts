@@ -1,0 +1,77 @@
+// Work that belongs to nobody in particular: the reaper of holds, the sweeper of events, the reconciler of tasks, partitions, gauges.
+// Workers and gateways all run it; a lock in Postgres lets one at a time do each job.
+
+import type { CallDependencies } from './calls/call.ts';
+import { pause } from './calls/pause.ts';
+import { type OwnerLife, reap } from './calls/reaper.ts';
+import type { TaskExecution } from './client/task-client.ts';
+import type { Logger } from './log.ts';
+import type { Metrics } from './metrics.ts';
+import type { Postgres } from './stores/postgres.ts';
+import type { Stores } from './stores/stores.ts';
+import { reconcile } from './reconcile.ts';
+
+export type HousekeepingOptions = {
+  readonly postgres: Pick<Postgres, 'exclusively'>;
+  readonly stores: Stores;
+  readonly calls: CallDependencies;
+  readonly lifeOf: OwnerLife;
+  readonly describe: (taskId: string, runId: string | undefined) => Promise<TaskExecution | undefined>;
+  readonly metrics: Metrics;
+  readonly log: Logger;
+  readonly reaperIntervalMs: number;
+  readonly sweepAfterMs: number;
+  readonly reconcileIntervalMs: number;
+};
+
+export type Housekeeping = AsyncDisposable;
+
+const PARTITION_INTERVAL_MS = 3_600_000;
+
+/** Runs every job at its interval until disposed. A job that fails is logged and comes again. */
+export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
+  const { stores, log } = options;
+  const stopping = new AbortController();
+  const jobs: readonly [string, number, () => Promise<unknown>][] = [
+    ['reaper', options.reaperIntervalMs, () => reap(options.calls, options.lifeOf)],
+    ['sweeper', options.sweepAfterMs, () => stores.events.sweep(options.sweepAfterMs)],
+    ['reconciler', options.reconcileIntervalMs, () => reconcile(stores, options.describe, options.reconcileIntervalMs)],
+    ['partitions', PARTITION_INTERVAL_MS, () => stores.ledger.ensurePartitions()],
+  ];
+  const running = jobs.map(([name, everyMs, job]) =>
+    repeat(stopping.signal, everyMs, log, name, () => options.postgres.exclusively(`housekeeping.${name}`, job)),
+  );
+  // Gauges tell of the whole system, so that every process may show them without a lock.
+  running.push(repeat(stopping.signal, options.reaperIntervalMs, log, 'gauges', () => setGauges(stores, options.metrics)));
+  return {
+    async [Symbol.asyncDispose]() {
+      stopping.abort(new Error('stopping'));
+      await Promise.all(running);
+    },
+  };
+}
+
+async function repeat(
+  signal: AbortSignal,
+  everyMs: number,
+  log: Logger,
+  name: string,
+  job: () => Promise<unknown>,
+): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      await job();
+    } catch (error) {
+      log.warn('housekeeping failed, comes again', { job: name, error });
+    }
+    // Jittered, so that processes started together do not ask for the lock together.
+    await pause(everyMs * (0.75 + Math.random() / 2), signal).catch(() => undefined /* stopped while waiting */);
+  }
+}
+
+async function setGauges(stores: Stores, metrics: Metrics): Promise<void> {
+  const holds = await stores.ledger.openHolds();
+  metrics.holdsOpen.set(holds.count);
+  metrics.oldestHoldSeconds.set(holds.oldestSeconds);
+  metrics.tasksWaiting.set({ reason: 'limit' }, await stores.tasks.waitingCount());
+}

@@ -1,0 +1,123 @@
+// Every metric of a process, declared once: unit in the name, closed label sets, no ids. Written through small functions, so that who
+// measures does not need to know names and labels.
+
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+
+export type Metrics = ReturnType<typeof createMetrics>;
+
+const CALL_SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600];
+const TASK_SECONDS = [0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 1800, 3600];
+const RPC_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 70];
+const TOKENS = [10, 100, 500, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000];
+const USD = [0.0001, 0.001, 0.01, 0.05, 0.1, 0.5, 1, 5];
+
+const BREAKER_STATES = { closed: 0, half_open: 1, open: 2 } as const;
+
+/** A registry of its own per process or test: nothing is global. */
+export function createMetrics() {
+  const registry = new Registry();
+  const registers = [registry];
+  const counter = <Label extends string>(name: string, help: string, labelNames: readonly Label[]) =>
+    new Counter({ name: `weir_${name}`, help, labelNames, registers });
+  const gauge = <Label extends string>(name: string, help: string, labelNames: readonly Label[]) =>
+    new Gauge({ name: `weir_${name}`, help, labelNames, registers });
+  const histogram = <Label extends string>(name: string, help: string, labelNames: readonly Label[], buckets: number[]) =>
+    new Histogram({ name: `weir_${name}`, help, labelNames, buckets, registers });
+
+  const all = {
+    ...taskMetrics({ counter, gauge, histogram }),
+    ...callMetrics({ counter, gauge, histogram }),
+    ...budgetMetrics({ counter, gauge, histogram }),
+    ...platformMetrics({ counter, gauge, histogram }),
+  };
+  return {
+    registry,
+    tasksWaiting: all.tasksWaiting,
+    holdsOpen: all.holdsOpen,
+    oldestHoldSeconds: all.oldestHoldSeconds,
+    streamReaders: all.streamReaders,
+    task: {
+      started: (task: { strategy: string; priority: string }) => all.tasksStarted.inc(task),
+      ended(task: { strategy: string; status: string; seconds: number; tokens: number; usd: number }) {
+        const { strategy, status } = task;
+        all.tasksEnded.inc({ strategy, status });
+        all.taskSeconds.observe({ strategy, status }, task.seconds);
+        all.taskTokens.observe({ strategy }, task.tokens);
+        all.taskUsd.observe({ strategy }, task.usd);
+      },
+    },
+    call: {
+      attemptEnded: (labels: { provider: string; model: string; outcome: string }) => all.attempts.inc(labels),
+      answered: ({ seconds, ...labels }: { provider: string; model: string; seconds: number }) =>
+        all.callSeconds.observe(labels, seconds),
+      firstToken: ({ seconds, ...labels }: { provider: string; model: string; seconds: number }) =>
+        all.firstTokenSeconds.observe(labels, seconds),
+      settled: ({ provider, usd }: { provider: string; usd: number }) => all.settledUsd.inc({ provider }, usd),
+      refused: (labels: { scope: string; reason: string }) => all.refused.inc(labels),
+      overrun: (provider: string) => all.overrun.inc({ provider }),
+      delayed: ({ seconds, ...labels }: { provider: string; dimension: string; seconds: number }) =>
+        all.rateDelaySeconds.observe(labels, seconds),
+      throttled: (provider: string) => all.provider429.inc({ provider }),
+      deltaDropped: (reason: 'redis' | 'superseded') => all.eventsDropped.inc({ reason }),
+    },
+    published: (type: string) => all.eventsPublished.inc({ type }),
+    rateLimit: (provider: string, dimension: string, limit: number) => all.rateLimit.set({ provider, dimension }, limit),
+    breaker(name: string, state: keyof typeof BREAKER_STATES) {
+      all.breakerState.set({ breaker: name }, BREAKER_STATES[state]);
+      all.breakerChanges.inc({ breaker: name, state });
+    },
+    /** A breaker that exists and has not changed yet. */
+    breakerReady: (name: string) => all.breakerState.set({ breaker: name }, BREAKER_STATES.closed),
+    rpc: (labels: { service: string; method: string; status: string }, seconds: number) =>
+      all.grpcSeconds.observe(labels, seconds),
+  };
+}
+
+type Makers = {
+  counter: <Label extends string>(name: string, help: string, labels: readonly Label[]) => Counter<Label>;
+  gauge: <Label extends string>(name: string, help: string, labels: readonly Label[]) => Gauge<Label>;
+  histogram: <Label extends string>(name: string, help: string, labels: readonly Label[], buckets: number[]) => Histogram<Label>;
+};
+
+function taskMetrics({ counter, gauge, histogram }: Makers) {
+  return {
+    tasksStarted: counter('tasks_started_total', 'tasks that began', ['strategy', 'priority']),
+    tasksEnded: counter('tasks_ended_total', 'tasks that ended', ['strategy', 'status']),
+    tasksWaiting: gauge('tasks_waiting', 'tasks that wait for a limit, by its kind', ['reason']),
+    taskSeconds: histogram('task_duration_seconds', 'from begin to end', ['strategy', 'status'], TASK_SECONDS),
+    taskTokens: histogram('task_tokens', 'tokens of a task, in and out', ['strategy'], TOKENS),
+    taskUsd: histogram('task_cost_usd', 'cost of a task', ['strategy'], USD),
+  };
+}
+
+function callMetrics({ counter, histogram, gauge }: Makers) {
+  return {
+    attempts: counter('attempts_total', 'requests to providers by how they ended', ['provider', 'model', 'outcome']),
+    callSeconds: histogram('call_duration_seconds', 'one attempt, from admission to settlement', ['provider', 'model'], CALL_SECONDS),
+    firstTokenSeconds: histogram('call_first_token_seconds', 'until the first text', ['provider', 'model'], CALL_SECONDS),
+    rateDelaySeconds: histogram('rate_delay_seconds', 'waits told by rate control', ['provider', 'dimension'], CALL_SECONDS),
+    rateLimit: gauge('rate_limit', 'configured limit', ['provider', 'dimension']),
+    provider429: counter('provider_429_total', 'attempts that a provider throttled', ['provider']),
+  };
+}
+
+function budgetMetrics({ counter, gauge }: Makers) {
+  return {
+    settledUsd: counter('budget_settled_usd_total', 'charged and estimated spend', ['provider']),
+    holdsOpen: gauge('budget_holds_open', 'attempts under way, over all processes', []),
+    oldestHoldSeconds: gauge('budget_oldest_hold_seconds', 'age of the oldest attempt under way', []),
+    refused: counter('budget_refused_total', 'calls refused by a budget', ['scope', 'reason']),
+    overrun: counter('budget_overrun_total', 'attempts that cost more than their estimate', ['provider']),
+  };
+}
+
+function platformMetrics({ counter, gauge, histogram }: Makers) {
+  return {
+    grpcSeconds: histogram('grpc_request_duration_seconds', 'requests of the Temporal client', ['service', 'method', 'status'], RPC_SECONDS),
+    breakerState: gauge('breaker_state', '0 closed, 1 half open, 2 open', ['breaker']),
+    breakerChanges: counter('breaker_changes_total', 'changes of a breaker', ['breaker', 'state']),
+    eventsPublished: counter('events_published_total', 'events made visible', ['type']),
+    eventsDropped: counter('events_dropped_total', 'pieces of streamed text that no reader saw', ['reason']),
+    streamReaders: gauge('stream_readers', 'open event streams', []),
+  };
+}

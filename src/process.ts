@@ -1,0 +1,178 @@
+// What worker and gateway have in common when they are composed: connections behind their breakers, stores, the governed call, and a
+// list of what to close. It decides nothing; both roots read top to bottom.
+
+import { Client, Connection, defaultGrpcRetryOptions, makeGrpcRetryInterceptor } from '@temporalio/client';
+import { type Breaker, createBreaker, guarded } from './calls/breaker.ts';
+import type { CallDependencies } from './calls/call.ts';
+import { isProviderFailure } from './calls/govern.ts';
+import { pause } from './calls/pause.ts';
+import { createOwnerLife } from './client/owner.ts';
+import { ensureSearchAttributes } from './client/search-attributes.ts';
+import { createTaskClient } from './client/task-client.ts';
+import { rpcMeasuring } from './client/rpc-metrics.ts';
+import type { Config } from './config.ts';
+import { startHousekeeping } from './housekeeping.ts';
+import { countTokensAsync, estimateInputTokens } from './llm/count.ts';
+import { createLanguageModels } from './llm/models.ts';
+import { createTaskPlan } from './llm/plan-task.ts';
+import type { Logger } from './log.ts';
+import { createMetrics, type Metrics } from './metrics.ts';
+import { createPostgres, isPostgresOutage, type Postgres } from './stores/postgres.ts';
+import { checkRedis, createRedis, isRedisOutage, type Redis } from './stores/redis.ts';
+import { createStores, type Stores } from './stores/stores.ts';
+
+export type Parts = Awaited<ReturnType<typeof openParts>>;
+
+/** Opens everything that both processes need. `closers` are run in reverse; see `closeAll`. */
+export async function openParts(config: Config, log: Logger, closers: (() => Promise<void>)[]) {
+  const metrics = createMetrics();
+  const breakers = createBreakers(config, metrics, log);
+
+  const plainPostgres = createPostgres(config.postgres, log);
+  closers.push(() => plainPostgres.close());
+  const plainRedis = createRedis(config.redis, log);
+  closers.push(() => plainRedis.close());
+  await checkRedis(plainRedis, config.redis);
+  const postgres: Postgres = guarded(plainPostgres, breakers.postgres, ['query', 'transaction']);
+  const redis: Redis = guarded(plainRedis, breakers.redis, ['run', 'command', 'runId', 'nowMs']);
+
+  const stores = openStores(config, postgres, redis, metrics);
+  const connection = await connectTemporal(config, metrics, log);
+  closers.push(() => connection.close());
+  const temporal = new Client({ connection, namespace: config.temporal.namespace });
+  const searchAttributes = await ensureSearchAttributes(connection, config.temporal.namespace);
+  if (!searchAttributes) log.warn('tasks run without search attributes: the namespace lacks them and they cannot be added');
+
+  const calls = createCallDependencies(config, { stores, metrics, breakerOf: breakers.ofModel, log });
+  const tasks = createTaskClient({
+    temporal,
+    queuePrefix: config.temporal.queuePrefix,
+    priorityQueues: config.worker.priorityQueues,
+    searchAttributes,
+  });
+  const housekeeping = startHousekeeping({
+    postgres,
+    stores,
+    calls,
+    lifeOf: createOwnerLife(temporal, config.call),
+    describe: tasks.describe,
+    metrics,
+    log,
+    reaperIntervalMs: config.budget.reaperIntervalMs,
+    sweepAfterMs: config.event.sweepAfterMs,
+    reconcileIntervalMs: config.task.reconcileIntervalMs,
+  });
+  closers.push(async () => housekeeping[Symbol.asyncDispose]());
+  const probes = {
+    temporal: async () => {
+      await connection.workflowService.getSystemInfo({});
+    },
+    redis: () => plainRedis.ping(),
+    postgres: () => plainPostgres.ping(),
+  };
+  return { metrics, breakers, stores, calls, tasks, probes, plan: planOf(config, searchAttributes) };
+}
+
+const CONNECT_FOR_MS = 60_000;
+const CONNECT_AGAIN_MS = 500;
+
+/** A process may be started before its server: a refused connection is tried again for a minute. */
+async function connectTemporal(config: Config, metrics: Metrics, log: Logger): Promise<Connection> {
+  const giveUpAt = performance.now() + CONNECT_FOR_MS;
+  // Interceptors that are given replace the client's own retries, so these are given too.
+  const interceptors = [makeGrpcRetryInterceptor(defaultGrpcRetryOptions()), rpcMeasuring(metrics.rpc)];
+  for (;;) {
+    try {
+      return await Connection.connect({ ...config.temporal.connection, interceptors });
+    } catch (error) {
+      if (performance.now() > giveUpAt) throw error;
+      log.info('temporal does not answer yet', { address: config.temporal.connection.address, error });
+      await pause(CONNECT_AGAIN_MS);
+    }
+  }
+}
+
+/** Runs closers in reverse order of opening, all of them, and tells of every error. */
+export async function closeAll(closers: readonly (() => Promise<void>)[]): Promise<void> {
+  const errors: unknown[] = [];
+  for (const close of closers.toReversed()) await close().catch((error: unknown) => errors.push(error));
+  if (errors.length > 0) throw new AggregateError(errors, 'closing the process failed');
+}
+
+function createBreakers(config: Config, metrics: Metrics, log: Logger) {
+  const make = (name: string, settings: Config['breakers']['llm'], isFailure: (error: unknown) => boolean) => {
+    metrics.breakerReady(name);
+    return createBreaker(name, settings, {
+      isFailure,
+      onChange: (changed, state) => {
+        metrics.breaker(changed, state);
+        log.warn('breaker changed', { breaker: changed, state });
+      },
+    });
+  };
+  const models = new Map<string, Breaker>();
+  return {
+    redis: make('redis', config.breakers.redis, isRedisOutage),
+    postgres: make('postgres', config.breakers.postgres, isPostgresOutage),
+    ofModel: (model: string): Breaker => {
+      const known = models.get(model) ?? make(`llm:${model}`, config.breakers.llm, isProviderFailure);
+      models.set(model, known);
+      return known;
+    },
+  };
+}
+
+function openStores(config: Config, postgres: Postgres, redis: Redis, metrics: Metrics): Stores {
+  const { providers } = config.limits.rates;
+  for (const [provider, rate] of Object.entries(providers))
+    for (const [dimension, limit] of Object.entries(rate)) metrics.rateLimit(provider, dimension, limit);
+  return createStores(postgres, redis, {
+    leaseMs: config.call.leaseMs,
+    attemptMs: config.call.attemptMs,
+    defaultLimits: config.limits.budgets,
+    rateOf: (provider) => providers[provider] ?? providers.default,
+    events: { ringCapacity: config.event.ringCapacity, onPublished: metrics.published },
+  });
+}
+
+function createCallDependencies(
+  config: Config,
+  parts: { stores: Stores; metrics: Metrics; breakerOf: (model: string) => Breaker; log: Logger },
+): CallDependencies {
+  const { stores, metrics, breakerOf, log } = parts;
+  return {
+    ...stores,
+    models: createLanguageModels({
+      providers: config.providers,
+      onWarning: (warning) => log.warn('a model does not support a part of a request', warning),
+    }),
+    catalog: { priceHash: config.modelsHash, modelOf: (id) => config.models[id] },
+    tokens: { upperBound: estimateInputTokens, count: countTokensAsync },
+    breakerOf,
+    messagesOf: async ({ taskId }) => (taskId === undefined ? undefined : (await stores.tasks.messages(taskId)).messages),
+    settings: {
+      ...config.call,
+      rateControl: config.rate.enabled,
+      deltaIntervalMs: config.event.deltaIntervalMs,
+      deltaBytes: config.event.deltaBytes,
+    },
+    meter: metrics.call,
+    log,
+  };
+}
+
+function planOf(config: Config, searchAttributes: boolean) {
+  const available = (model: string) => config.providers[model.slice(0, model.indexOf('/'))]?.available === true;
+  return createTaskPlan({
+    models: config.models,
+    tiers: config.tiers,
+    isAvailable: available,
+    taskLimits: config.limits.budgets.task,
+    callMaxDurationMs: config.call.maxDurationMs,
+    heartbeatTimeoutMs: config.call.heartbeatTimeoutMs,
+    heldWaitMs: config.budget.heldWaitMs,
+    maxTextBytes: config.task.maxTextBytes,
+    priorityQueues: config.worker.priorityQueues,
+    searchAttributes,
+  });
+}

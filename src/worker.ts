@@ -1,0 +1,95 @@
+#!/usr/bin/env node
+// The worker process: one Temporal Worker per priority's queue on one connection, one bundle and one runtime. Nobody imports this file.
+
+import { bundleWorkflowCode, NativeConnection, Runtime, Worker, type WorkflowBundleOption } from '@temporalio/worker';
+import { createActivities } from './activities/index.ts';
+import { createCalls } from './calls/govern.ts';
+import { pause } from './calls/pause.ts';
+import { loadConfig, notEnforced } from './config.ts';
+import { serveHealth } from './health.ts';
+import { createLogger, type Logger, toTemporalLogger } from './log.ts';
+import { createCoreMetrics } from './core-metrics.ts';
+import { closeAll, openParts } from './process.ts';
+import { PRIORITIES } from './task/input.ts';
+
+async function main(): Promise<void> {
+  const config = loadConfig();
+  const log = createLogger({ ...config.log, service: 'worker' });
+  const ignored = notEnforced(config);
+  if (ignored.length > 0) log.warn('accepted but not enforced yet', { settings: ignored });
+  const core = await createCoreMetrics();
+  Runtime.install({
+    logger: toTemporalLogger(log),
+    telemetryOptions: { metrics: { prometheus: core.options }, logging: { filter: { core: 'WARN', other: 'WARN' } } },
+  });
+
+  const closers: (() => Promise<void>)[] = [];
+  try {
+    const parts = await openParts(config, log, closers);
+    const connection = await connect(config.temporal.connection, log);
+    closers.push(() => connection.close());
+    const activities = createActivities({
+      ...parts.stores,
+      calls: createCalls(parts.calls),
+      plan: parts.plan,
+      meter: parts.metrics.task,
+      log,
+    });
+    const workflowBundle = await bundle(config.temporal.workflowBundle);
+    const workers = await Promise.all(
+      PRIORITIES.map((priority) =>
+        Worker.create({
+          connection,
+          namespace: config.temporal.namespace,
+          taskQueue: `${config.temporal.queuePrefix}-${priority}`,
+          workflowBundle,
+          activities,
+          maxConcurrentActivityTaskExecutions: config.worker.activities[priority],
+          // The SDK needs two: one of them serves sticky queues.
+          maxConcurrentWorkflowTaskExecutions: Math.max(2, config.worker.workflows[priority]),
+          maxHeartbeatThrottleInterval: '1s',
+          defaultHeartbeatThrottleInterval: '1s',
+          shutdownGraceTime: config.temporal.shutdownGraceTimeMs,
+        }),
+      ),
+    );
+    const page = await serveHealth({
+      ...config.metrics,
+      metrics: async () => (await parts.metrics.registry.metrics()) + (await core.read()),
+      probes: parts.probes,
+    });
+    closers.push(() => page.close());
+    log.info('worker is ready', { metrics: `http://${config.metrics.host}:${page.port}/metrics` });
+    // SIGTERM and SIGINT are the runtime's: they end these, running calls included, within the grace time.
+    await Promise.all(workers.map((worker) => worker.run()));
+  } finally {
+    await closeAll(closers);
+  }
+}
+
+const CONNECT_FOR_MS = 60_000;
+const CONNECT_AGAIN_MS = 500;
+
+/** The first connection rejects at once without a server; a worker may be started before it. */
+async function connect(options: Parameters<typeof NativeConnection.connect>[0], log: Logger): Promise<NativeConnection> {
+  const giveUpAt = performance.now() + CONNECT_FOR_MS;
+  for (;;) {
+    try {
+      return await NativeConnection.connect(options);
+    } catch (error) {
+      if (performance.now() > giveUpAt) throw error;
+      log.info('temporal does not answer yet', { address: options?.address, error });
+      await pause(CONNECT_AGAIN_MS);
+    }
+  }
+}
+
+async function bundle(path: string | undefined): Promise<WorkflowBundleOption> {
+  if (path !== undefined) return { codePath: path };
+  return bundleWorkflowCode({ workflowsPath: new URL('./workflows/index.ts', import.meta.url).pathname });
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`weir worker: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.exitCode = 1;
+});
