@@ -219,7 +219,7 @@ class EmbeddedStack implements Stack {
 
   readonly #killNow = (): void => {
     this.#interrupt();
-    
+    this.#table.killAll();
   };
 
   /** Ends supervision and whatever is starting; what runs goes on until it is stopped. */

@@ -7,7 +7,7 @@ const OWNER = /^activity ([^/]+)\/([^/]+)\/(.+)\/(\d+)$/;
 /** Temporal's values for an activity attempt that a worker has: started, and asked to cancel. */
 const HELD_STATES: ReadonlySet<unknown> = new Set([2, 3]);
 
-export type OwnerLifeOptions = { readonly heartbeatTimeoutMs: number; readonly namespace: string };
+export type OwnerLifeOptions = { readonly heartbeatTimeoutMs: number };
 
 /**
  * Answers how long the owner's evidence of life holds, in milliseconds, 0 when it is dead: the attempt that made the hold must be the

@@ -11,9 +11,8 @@ export function rpcMeasuring(measure: MeasureRpc): Interceptor {
     // `/temporal.api.workflowservice.v1.WorkflowService/StartWorkflowExecution`
     const [, service = 'unknown', method = 'unknown'] = options.method_definition.path.split('/');
     return new InterceptingCall(nextCall(options), {
-      start: (metadata, listener, next) =>
+      start: (metadata, _listener, next) =>
         next(metadata, {
-          ...listener,
           onReceiveStatus: (status, forward) => {
             const labels = { service: service.split('.').at(-1) ?? service, method, status: grpcStatus[status.code] ?? 'UNKNOWN' };
             measure(labels, (performance.now() - startedAt) / 1000);

@@ -13,7 +13,7 @@ export type FaultFacts = {
   readonly body?: unknown;
   /** Codes of Node or undici, when the connection failed. */
   readonly networkCodes?: readonly string[] | undefined;
-  /** A 2xx status came, and the stream did not end as the protocol says. */
+  /** A 2xx status came, and the stream did not end as the protocol says. An error in it that says nothing known is `unknown`. */
   readonly cut?: boolean | undefined;
 };
 
@@ -27,7 +27,7 @@ export function classify(facts: FaultFacts): LlmErrorKind {
     kindOfMessage(said, status) ??
     (status === undefined ? undefined : kindOfStatus(status)) ??
     kindOfGeneralWord(said) ??
-    kindOfNetwork(facts.networkCodes ?? [], facts.cut === true) ??
+    kindOfNetwork(facts.networkCodes ?? [], facts.cut === true && said === undefined) ??
     'unknown'
   );
 }

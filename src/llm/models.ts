@@ -64,7 +64,6 @@ async function send(request: ModelRequest, target: Target): Promise<ModelReply> 
   // A signal of our own ends the request also when this side is the first to stop reading.
   const socket = new AbortController();
   const abort = () => socket.abort(signal.reason);
-  signal.addEventListener('abort', abort, { once: true });
   const fail = (error: unknown) => {
     const thrown = callbacks.thrown();
     if (thrown !== undefined) return toCallbackError(request, reader.reading, thrown.error);

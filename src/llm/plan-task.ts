@@ -27,20 +27,28 @@ const DEFAULT_TIER: Tier = 'small';
 const DEFAULT_MAX_OUTPUT_TOKENS = 4_096;
 const WARN_AT = 0.8;
 /** A task's default limits, in tenths: critical twice as much, low half. */
-const PRIORITY_TENTHS = { critical: 20n, high: 15n, normal: 10n, low: 5n } as const satisfies Record<Priority, bigint>;
+const PRIORITY_TENTHS = { critical: 20n, high: 15n, normal: 10n, low: 5n } as const satisfies Record<
+  Priority,
+  bigint
+>;
 
 export function createTaskPlan(config: PlanConfig): (input: TaskInput) => TaskPlan {
   return (input) => {
     const candidates = candidatesOf(config, input);
     const model = candidates[0] ?? '';
     const largest = config.models[model]?.maxOutputTokens;
-    const faults = [...modelFaults(config, input), ...toolFaults(input), ...outputFaults(input, model, largest)];
+    const faults = [
+      ...modelFaults(config, input),
+      ...toolFaults(input),
+      ...outputFaults(input, model, largest),
+    ];
     if (faults.length > 0) return { kind: 'invalid', faults };
     const settings: TaskSettings = {
       model,
       candidates: candidates.slice(0, 1),
       strategy: input.strategy === 'auto' ? 'simple' : input.strategy,
-      maxOutputTokens: input.maxOutputTokens ?? Math.min(DEFAULT_MAX_OUTPUT_TOKENS, largest ?? DEFAULT_MAX_OUTPUT_TOKENS),
+      maxOutputTokens:
+        input.maxOutputTokens ?? Math.min(DEFAULT_MAX_OUTPUT_TOKENS, largest ?? DEFAULT_MAX_OUTPUT_TOKENS),
       callMaxDurationMs: config.callMaxDurationMs,
       heartbeatTimeoutMs: config.heartbeatTimeoutMs,
       heldWaitMs: config.heldWaitMs,
@@ -62,7 +70,13 @@ function candidatesOf(config: PlanConfig, input: TaskInput): readonly string[] {
 
 function modelFaults(config: PlanConfig, input: TaskInput): Fault[] {
   if (input.model === undefined || config.models[input.model] !== undefined) return [];
-  return [{ path: 'model', expected: `a model out of ${Object.keys(config.models).join(', ')}`, got: JSON.stringify(input.model) }];
+  return [
+    {
+      path: 'model',
+      expected: `a model out of ${Object.keys(config.models).join(', ')}`,
+      got: JSON.stringify(input.model),
+    },
+  ];
 }
 
 function toolFaults(input: TaskInput): Fault[] {
@@ -74,8 +88,15 @@ function toolFaults(input: TaskInput): Fault[] {
 }
 
 function outputFaults(input: TaskInput, model: string, largest: number | undefined): Fault[] {
-  if (input.maxOutputTokens === undefined || largest === undefined || input.maxOutputTokens <= largest) return [];
-  return [{ path: 'maxOutputTokens', expected: `at most ${largest}, the largest output of ${model}`, got: `${input.maxOutputTokens}` }];
+  if (input.maxOutputTokens === undefined || largest === undefined || input.maxOutputTokens <= largest)
+    return [];
+  return [
+    {
+      path: 'maxOutputTokens',
+      expected: `at most ${largest}, the largest output of ${model}`,
+      got: `${input.maxOutputTokens}`,
+    },
+  ];
 }
 
 /** What the task asks for replaces the defaults of its own scope; every other scope's limits bind it all the same. */

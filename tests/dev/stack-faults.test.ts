@@ -13,7 +13,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import { stopLeftovers } from '../../dev/stack/process-table.ts';
 import { type Stack, type StackInfo, type StackOptions, startStack } from '../../dev/stack/stack.ts';
 import { checkStateFolder } from '../../dev/stack/state-folder.ts';
@@ -27,6 +27,8 @@ vi.setConfig({ testTimeout: 30_000 });
 const FREE = { gateway: 0, metrics: 0, temporal: 0, temporalUi: 0, redis: 0, postgres: 0 };
 const base = mkdtempSync(join(tmpdir(), 'weir-faults-'));
 const quiet = () => undefined;
+const outputs = new WeakMap<ChildProcess, string>();
+const launched: { child: ChildProcess; stateDir: string }[] = [];
 let servers: Stack;
 let count = 0;
 
@@ -41,6 +43,14 @@ afterAll(async () => {
   await servers?.stop();
   rmSync(base, { recursive: true, force: true });
 }, 60_000);
+
+// What a test that failed half way has left running is a nuisance to whoever looks into it.
+afterEach(async () => {
+  for (const { child, stateDir } of launched.splice(0)) {
+    child.kill('SIGKILL');
+    await stopLeftovers(stateDir, quiet);
+  }
+});
 
 test('names what is wrong with a state folder that is a file', async () => {
   const stateDir = join(base, 'a-file');
@@ -217,14 +227,13 @@ function pathOnly(): NodeJS.ProcessEnv {
   return { PATH, HOME };
 }
 
-const outputs = new WeakMap<ChildProcess, string>();
-
 function launch(role: string, stateDir: string, extra: NodeJS.ProcessEnv = {}): ChildProcess {
   const child = spawn(process.execPath, standIn(role, stateDir), {
     env: { ...serversEnvironment(), ...extra },
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   outputs.set(child, '');
+  launched.push({ child, stateDir });
   child.stdout.on('data', (chunk) => outputs.set(child, output(child) + chunk));
   return child;
 }

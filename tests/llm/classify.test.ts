@@ -128,7 +128,7 @@ const STREAM_ROWS: readonly Row[] = [
   ['google status by number', { cut: true, body: google(503, 'UNAVAILABLE') }, 'unknown'],
   ['a number as code', { cut: true, body: { error: { code: 429, message: 'x' } } }, 'rate_limited'],
   ['a number as text', { cut: true, body: { error: { code: '402', message: 'x' } } }, 'quota'],
-  ['an error of its own', { cut: true, body: anthropic('api_error') }, 'cut'],
+  ['an error of its own', { cut: true, body: anthropic('api_error') }, 'unknown'],
 ];
 
 const WIRELESS_ROWS: readonly Row[] = [

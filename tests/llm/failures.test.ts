@@ -211,7 +211,10 @@ test('an error inside a stream is what its content says, and answered while ther
   );
   expect(await failureOf(openai.url)).toMatchObject({ kind: 'quota', stage: 'answered', status: undefined });
   await using text = await startWire(stream(sse({ error: 'out of memory' })));
-  expect(await failureOf(text.url, 'openai-compatible')).toMatchObject({ kind: 'cut', stage: 'answered' });
+  expect(await failureOf(text.url, 'openai-compatible')).toMatchObject({
+    kind: 'unknown',
+    stage: 'answered',
+  });
   await using google = await startWire(
     stream(sse({ error: { code: 503, status: 'UNAVAILABLE', message: 'x' } })),
   );

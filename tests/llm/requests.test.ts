@@ -1,9 +1,10 @@
 // What is sent for a request, as the provider sees it.
 
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
+import { createLanguageModels } from '../../src/llm/models.ts';
 import type { ResponseFormat } from '../../src/task/message.ts';
 import { ANTHROPIC_ANSWER, GOOGLE_ANSWER, OPENAI_ANSWER } from './answers.ts';
-import { callFor, modelsAt, startWire, stream } from './wire.ts';
+import { callFor, chunk, modelsAt, refuse, sse, startWire, stream } from './wire.ts';
 
 const SCHEMA = {
   type: 'object',
@@ -99,4 +100,62 @@ test('keeps system messages ahead of the conversation where they can stand nowhe
     { role: 'system', content: 'B.' },
     { role: 'user', content: 'four' },
   ]);
+});
+
+test("never looks for keys and addresses behind the configuration's back", async () => {
+  await using stranger = await startWire(stream(''));
+  for (const name of ['OPENAI', 'ANTHROPIC', 'GOOGLE_GENERATIVE_AI']) {
+    vi.stubEnv(`${name}_API_KEY`, 'sk-environment');
+    vi.stubEnv(`${name}_BASE_URL`, stranger.url);
+  }
+  const answers = { openai: OPENAI_ANSWER, anthropic: ANTHROPIC_ANSWER, google: GOOGLE_ANSWER };
+  for (const protocol of ['openai', 'anthropic', 'google'] as const) {
+    await using wire = await startWire(stream(answers[protocol]));
+    const models = createLanguageModels({
+      providers: { p: { protocol, baseUrl: `${wire.url}/base`, available: true } },
+    });
+    await models.stream(callFor('p/m').request);
+    expect(JSON.stringify(wire.requests[0]?.headers)).not.toContain('sk-environment');
+    expect(wire.requests[0]?.path).toMatch(/^\/base\//);
+  }
+  expect(stranger.requests).toHaveLength(0);
+  vi.unstubAllEnvs();
+});
+
+test("appends the version to an address without a path, as anthropic's and google's own clients do", async () => {
+  await using anthropic = await startWire(stream(ANTHROPIC_ANSWER));
+  await using google = await startWire(stream(GOOGLE_ANSWER));
+  const models = createLanguageModels({
+    providers: {
+      a: { protocol: 'anthropic', apiKey: 'k', baseUrl: anthropic.url, available: true },
+      g: { protocol: 'google', apiKey: 'k', baseUrl: `${google.url}/`, available: true },
+    },
+  });
+  await models.stream(callFor('a/m').request);
+  await models.stream(callFor('g/m').request);
+  expect(anthropic.requests[0]?.path).toBe('/v1/messages');
+  expect(google.requests[0]?.path).toMatch(/^\/v1beta\/models\/m:/);
+});
+
+test('sends the model as the provider calls it, slashes and all, and the temperature', async () => {
+  await using wire = await startWire(stream(OPENAI_ANSWER));
+  await modelsAt(wire.url, 'openai-compatible').stream(callFor('p/org/model:7b', { temperature: 0 }).request);
+  expect(wire.requests[0]?.body).toMatchObject({ model: 'org/model:7b', temperature: 0 });
+});
+
+test('prints nothing, whether a call goes well or not', async () => {
+  const printed: unknown[] = [];
+  const keep = (...args: unknown[]) => void printed.push(args);
+  const spies = (['log', 'info', 'warn', 'error', 'debug'] as const).map((name) =>
+    vi.spyOn(console, name).mockImplementation(keep),
+  );
+  const warnings = vi.spyOn(process, 'emitWarning').mockImplementation(keep);
+  await using good = await startWire(stream(OPENAI_ANSWER));
+  await modelsAt(good.url).stream(callFor('p/gpt-5-mini', { temperature: 1 }).request);
+  await using bad = await startWire(refuse(400, { error: { message: 'x' } }));
+  await expect(modelsAt(bad.url).stream(callFor('p/m').request)).rejects.toThrow('refused');
+  await using cut = await startWire(stream(sse(chunk({ content: 'Hel' }), { error: { message: 'x' } })));
+  await expect(modelsAt(cut.url).stream(callFor('p/m').request)).rejects.toThrow('failed');
+  for (const spy of [...spies, warnings]) spy.mockRestore();
+  expect(printed).toEqual([]);
 });

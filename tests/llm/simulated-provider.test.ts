@@ -59,7 +59,9 @@ describe.each(PROTOCOLS)('over %s', (protocol) => {
     });
     await expect.poll(() => provider.requests()[0]?.outcome).not.toBeNull();
   });
+});
 
+describe.each(PROTOCOLS)('over %s, too,', (protocol) => {
   test('a refusal has its hint', async () => {
     await using provider = await startSimulatedProvider();
     const fault = JSON.stringify({ status: 429, retryAfterMs: 1500 });
@@ -74,12 +76,12 @@ describe.each(PROTOCOLS)('over %s', (protocol) => {
 
   test('an error inside a stream keeps what came before it', async () => {
     await using provider = await startSimulatedProvider();
-    const fault = JSON.stringify({ errorInStreamAfterChunks: 2, status: 529 });
+    const fault = JSON.stringify({ errorInStreamAfterChunks: 2, status: 429 });
     const call = callFor(MODELS[protocol], say(`Explain leases. [[sim:${fault}]]`));
     const error = await modelsAt(provider.url, protocol)
       .stream(call.request)
       .catch((reason: unknown) => reason);
-    expect(error).toMatchObject({ kind: 'overloaded', stage: 'output', outputText: call.pieces.join('') });
+    expect(error).toMatchObject({ kind: 'rate_limited', stage: 'output', outputText: call.pieces.join('') });
   });
 
   test('a filter without text refuses the content', async () => {
