@@ -35,7 +35,7 @@ async function main(): Promise<void> {
       meter: parts.metrics.task,
       log,
     });
-    const workflowBundle = await bundle(config.temporal.workflowBundle);
+    const workflowBundle = await bundle(config.temporal.workflowBundle, log);
     const workers = await Promise.all(
       PRIORITIES.map((priority) =>
         Worker.create({
@@ -84,9 +84,12 @@ async function connect(options: Parameters<typeof NativeConnection.connect>[0], 
   }
 }
 
-async function bundle(path: string | undefined): Promise<WorkflowBundleOption> {
+async function bundle(path: string | undefined, log: Logger): Promise<WorkflowBundleOption> {
   if (path !== undefined) return { codePath: path };
-  return bundleWorkflowCode({ workflowsPath: new URL('./workflows/index.ts', import.meta.url).pathname });
+  return bundleWorkflowCode({
+    workflowsPath: new URL('./workflows/index.ts', import.meta.url).pathname,
+    logger: toTemporalLogger(log),
+  });
 }
 
 main().catch((error: unknown) => {

@@ -1,4 +1,5 @@
 // The environment that tells Weir's processes where the stack's servers are. Names are those of config/default.yaml.
+import { join } from 'node:path';
 import type { ResolvedOptions } from './stack-options.ts';
 
 export type Connections = {
@@ -40,7 +41,9 @@ export function inheritedEnvironment(options: ResolvedOptions, ownTemporal: bool
     if (name === 'DATABASE_URL_FILE' || name === 'REDIS_URL_FILE') return false;
     return !(ownTemporal && TEMPORAL_ELSEWHERE.test(name));
   });
-  // An empty file is no settings; without it the one in the user's home would count.
-  const noFile = ownTemporal ? { TEMPORAL_CONFIG_FILE: '/dev/null' } : {};
+  // A file that is not there is no settings. Without a name the one in the user's home would be read.
+  const noFile = ownTemporal
+    ? { TEMPORAL_CONFIG_FILE: join(options.stateDir, 'no-temporal-settings.toml') }
+    : {};
   return { ...Object.fromEntries(inherited), ...noFile };
 }

@@ -64,6 +64,7 @@ async function send(request: ModelRequest, target: Target): Promise<ModelReply> 
   // A signal of our own ends the request also when this side is the first to stop reading.
   const socket = new AbortController();
   const abort = () => socket.abort(signal.reason);
+  signal.addEventListener('abort', abort, { once: true });
   const fail = (error: unknown) => {
     const thrown = callbacks.thrown();
     if (thrown !== undefined) return toCallbackError(request, reader.reading, thrown.error);
@@ -116,7 +117,7 @@ function startStream(
     abortSignal: wire.abortSignal,
     // One attempt is one request: no retry, and no second step after a tool call.
     maxRetries: 0,
-    stopWhen: isStepCount(1),
+    stopWhen: isStepCount(3),
     include: { rawChunks: reportsUsageEarly(provider.protocol) },
     telemetry: { isEnabled: false },
     // Errors are read from the stream; without a function here the AI SDK prints them, prompts included.

@@ -11,6 +11,7 @@ import { ask } from '../../dev/stack/ready.ts';
 import { type Stack, type StackInfo, startStack } from '../../dev/stack/stack.ts';
 import { stackFile } from '../../dev/stack/stack-info.ts';
 import { processStart } from '../../scripts/process-lock.mjs';
+import { loadConfig } from '../../src/config.ts';
 import { STAND_INS } from './stack/stand-in.ts';
 import { until } from './stack/until.ts';
 
@@ -92,6 +93,7 @@ test('tells its processes where everything is, and nothing of a Temporal elsewhe
     WEIR_WORKFLOW_BUNDLE: join(stateDir, 'workflow-bundle.js'),
   });
   expect(seen).toMatchObject(stack.env);
+  expect(loadConfig({ env: seen }).temporal.connection).toEqual({ address: stack.info.temporal });
   expect(seen).not.toHaveProperty('TEMPORAL_API_KEY');
   expect(JSON.parse(log('gateway').split('\n')[0] ?? '')).not.toHaveProperty('METRICS_PORT');
   expect(log('migrate')).toBe('migrated\n');

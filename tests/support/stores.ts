@@ -1,0 +1,65 @@
+// Stores of one test on the run's real servers: a Postgres schema and a Redis key prefix of its own, both removed at the end.
+
+import { randomBytes } from 'node:crypto';
+import { inject } from 'vitest';
+import type { Limit } from '../../src/task/budget.ts';
+import { createLogger, type Logger } from '../../src/log.ts';
+import { createPostgres, migrate, type Postgres } from '../../src/stores/postgres.ts';
+import { createRedis, type Redis } from '../../src/stores/redis.ts';
+import { createStores, type StoreOptions, type Stores } from '../../src/stores/stores.ts';
+
+export type TestStores = AsyncDisposable & {
+  readonly stores: Stores;
+  readonly postgres: Postgres;
+  readonly redis: Redis;
+  readonly schema: string;
+  readonly prefix: string;
+  readonly log: Logger;
+};
+
+export const QUIET: Logger = createLogger({ level: 'error', format: 'json', service: 'test' });
+
+const NO_LIMITS = { tenant: [], user: [], session: [], task: [] } as const;
+
+export async function openTestStores(options: Partial<StoreOptions> = {}): Promise<TestStores> {
+  const servers = inject('servers');
+  const schema = `t_${randomBytes(6).toString('hex')}`;
+  await migrate({ url: servers.postgres, schema }, QUIET);
+  const postgres = createPostgres({ url: servers.postgres, schema, poolSize: 10, statementTimeoutMs: 10_000 }, QUIET);
+  const redis = createRedis({ url: servers.redis, keyPrefix: schema, commandTimeoutMs: 5_000, policyChecked: false }, QUIET);
+  await redis.ready(10_000);
+  const stores = createStores(postgres, redis, {
+    leaseMs: 10_000,
+    attemptMs: 600_000,
+    defaultLimits: NO_LIMITS,
+    rateOf: () => ({}),
+    events: { ringCapacity: 512, onPublished: () => undefined },
+    ...options,
+  });
+  return {
+    stores,
+    postgres,
+    redis,
+    schema,
+    prefix: schema,
+    log: QUIET,
+    async [Symbol.asyncDispose]() {
+      await removeKeys(redis, schema);
+      await redis.close();
+      await postgres.query(`drop schema ${schema} cascade`);
+      await postgres.close();
+    },
+  };
+}
+
+/** A hard limit over all time. */
+export function hardLimit(unit: 'usd' | 'tokens', amount: bigint): Limit {
+  return { unit, amount, window: 'total', hard: true, warnAt: 0.8 };
+}
+
+async function removeKeys(redis: Redis, prefix: string): Promise<void> {
+  await redis.command(async (client) => {
+    for await (const keys of client.scanStream({ match: `${prefix}:*`, count: 500 }))
+      if (keys.length > 0) await client.del(...(keys as string[]));
+  });
+}

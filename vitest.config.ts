@@ -1,0 +1,14 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: ['tests/**/*.test.ts'],
+    exclude: ['tests/faults/**'],
+    globalSetup: ['tests/support/servers.ts'],
+    reporters: ['default', './tests/support/closing-line.ts'],
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+    // Two cores share the servers with the tests.
+    maxWorkers: 2,
+  },
+});
