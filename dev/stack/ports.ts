@@ -19,6 +19,8 @@ export type PortWish = {
 export class Ports {
   readonly #given = new Set<number>();
   readonly #log: (line: string) => void;
+  /** never rejects: binding answers null */
+  #last: Promise<unknown> = Promise.resolve();
 
   constructor(log: (line: string) => void) {
     this.#log = log;
@@ -50,11 +52,18 @@ export class Ports {
     this.#given.delete(port);
   }
 
-  async #choose({ preferred, otherwise }: PortWish): Promise<number> {
+  /** One at a time: two that look at the same port at once would both find it free. */
+  #choose(wish: PortWish): Promise<number> {
+    const chosen = this.#last.then(() => this.#search(wish));
+    this.#last = chosen;
+    return chosen;
+  }
+
+  async #search({ preferred, otherwise }: PortWish): Promise<number> {
     if (otherwise === 'stay') return preferred;
     const last = otherwise === 'next' && preferred !== 0 ? preferred + SEARCH_UPWARDS : preferred;
     for (let port = preferred; port <= last && port !== 0; port += 1) {
-      if (!this.#given.has(port) && (await bind(port)) !== null) return this.#give(port);
+      if (!this.#given.has(port) && (await isFree(port))) return this.#give(port);
     }
     for (;;) {
       const port = await bind(0);
@@ -74,6 +83,11 @@ export class Ports {
         this.#log(`port ${preferred} is taken: ${what} is on ${port}`);
     }
   }
+}
+
+/** Whether the port can be listened on at this moment. */
+export async function isFree(port: number): Promise<boolean> {
+  return (await bind(port)) !== null;
 }
 
 /** Binds for a moment; answers the port, or null when it is taken or not ours to use. */

@@ -75,6 +75,7 @@ async function launchServer(
   await waitUntilReady(child, () => servesFolder(address, place.dataDir), {
     what: 'Postgres',
     timeoutMs: 60_000,
+    ports: [port],
     signal: context.signal,
   });
   return { child, address, port };

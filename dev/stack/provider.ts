@@ -38,6 +38,7 @@ export function startProvider(context: StartContext, options: ProviderOptions): 
     await waitUntilReady(child, () => acceptsConnections(port), {
       what: 'the simulated provider',
       timeoutMs: 30_000,
+      ports: [port],
       signal: context.signal,
     });
     return { child, address: `http://${LOOPBACK}:${port}`, port };

@@ -3,7 +3,8 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Child, describeExit } from './child.ts';
-import { LOOPBACK } from './ports.ts';
+import { listensOn } from './listens-on.ts';
+import { isFree, LOOPBACK } from './ports.ts';
 import { PortTakenError, StackError } from './stack-error.ts';
 
 const POLL_MS = 50;
@@ -14,6 +15,8 @@ export type ReadyOptions = {
   /** for messages: "Redis", "worker-1" */
   what: string;
   timeoutMs: number;
+  /** where it is to listen; a probe counts only when the process itself does, as far as the system tells */
+  ports: readonly number[];
   /** ends the wait and the process */
   signal: AbortSignal;
 };
@@ -27,18 +30,18 @@ export type ReadyOptions = {
 export async function waitUntilReady(
   child: Child,
   probe: () => Promise<boolean>,
-  { what, timeoutMs, signal }: ReadyOptions,
+  { what, timeoutMs, ports, signal }: ReadyOptions,
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs;
   let last = 'it does not answer';
   while (performance.now() < deadline && !signal.aborted) {
-    // The order matters: a probe may be answered by somebody else on that port while our own process is failing.
     const ready = await probe().catch((error: unknown) => {
       last = error instanceof Error ? error.message : String(error);
       return false;
     });
-    if (child.exit !== undefined) throw endedEarly(child, what);
-    if (ready) return;
+    if (child.exit !== undefined) throw await endedEarly(child, what, ports);
+    // The answer may be another's, who took the port while our own process was on its way to it.
+    if (ready && ports.every((port) => listensOn(child.pid, port))) return;
     await Promise.race([child.exited, delay(POLL_MS)]);
   }
   await child.stop();
@@ -48,11 +51,14 @@ export async function waitUntilReady(
   );
 }
 
-function endedEarly(child: Child, what: string): StackError {
+async function endedEarly(child: Child, what: string, ports: readonly number[]): Promise<StackError> {
   const exit = child.exit;
   const reason = exit === undefined ? 'for no known reason' : `with ${describeExit(exit)}`;
   const message = `${what} ended while it was starting, ${reason}\n${child.tail()}`;
-  return ADDRESS_IN_USE.test(child.output()) ? new PortTakenError(message) : new StackError(message);
+  // Whatever it says itself: with a port that somebody else has now, it had no chance.
+  const free = await Promise.all(ports.map(isFree));
+  const isTaken = ADDRESS_IN_USE.test(child.output()) || free.includes(false);
+  return isTaken ? new PortTakenError(message) : new StackError(message);
 }
 
 /** Whether something accepts connections. */

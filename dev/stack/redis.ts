@@ -28,7 +28,12 @@ export function startRedis(context: StartContext, options: RedisOptions): Promis
       stop: { signal: 'SIGTERM', graceMs: 10_000 },
     });
     const probe = async () => (await ask(port, 'INFO server')).includes(`process_id:${child.pid}\r\n`);
-    await waitUntilReady(child, probe, { what: 'Redis', timeoutMs: 30_000, signal: context.signal });
+    await waitUntilReady(child, probe, {
+      what: 'Redis',
+      timeoutMs: 30_000,
+      ports: [port],
+      signal: context.signal,
+    });
     return { child, address: `redis://${LOOPBACK}:${port}`, port };
   });
 }

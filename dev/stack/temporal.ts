@@ -46,7 +46,12 @@ export function startTemporal(context: StartContext, options: TemporalOptions): 
       (await acceptsConnections(port)) &&
       (await hasNamespace(address, options.namespace)) &&
       (await acceptsConnections(uiPort));
-    await waitUntilReady(child, probe, { what: 'Temporal', timeoutMs: 60_000, signal: context.signal });
+    await waitUntilReady(child, probe, {
+      what: 'Temporal',
+      timeoutMs: 60_000,
+      ports: [port, uiPort],
+      signal: context.signal,
+    });
     return { child, address, port, uiPort, ui: `http://${LOOPBACK}:${uiPort}` };
   });
 }

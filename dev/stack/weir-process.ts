@@ -61,7 +61,12 @@ export function startWeirProcess(context: StartContext, options: WeirProcess): P
     });
     const address = `http://${host}:${port}`;
     const probe = () => answersOk(`${address}/health/ready`);
-    await waitUntilReady(child, probe, { what: name, timeoutMs: READY_MS, signal: context.signal });
+    await waitUntilReady(child, probe, {
+      what: name,
+      timeoutMs: READY_MS,
+      ports: [port],
+      signal: context.signal,
+    });
     return { child, address, port };
   });
 }

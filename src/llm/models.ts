@@ -117,7 +117,7 @@ function startStream(
     abortSignal: wire.abortSignal,
     // One attempt is one request: no retry, and no second step after a tool call.
     maxRetries: 0,
-    stopWhen: isStepCount(3),
+    stopWhen: isStepCount(1),
     include: { rawChunks: reportsUsageEarly(provider.protocol) },
     telemetry: { isEnabled: false },
     // Errors are read from the stream; without a function here the AI SDK prints them, prompts included.

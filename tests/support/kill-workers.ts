@@ -1,0 +1,44 @@
+// The fault of faults: the only worker is killed in mid-stream, again and again, and every request must still be charged once.
+
+import { compareCharges, type Comparison } from '../../dev/oracle/compare.ts';
+import { loadConfig } from '../../src/config.ts';
+import { eventually } from './eventually.ts';
+import type { Fleet } from './fleet.ts';
+
+export type KillReport = Comparison & { readonly kills: number; readonly completed: number; readonly openHolds: number };
+
+/** One task and one kill a round; answers what the oracle says once everything ended. */
+export async function killInMidStream(fleet: Fleet, rounds: number): Promise<KillReport> {
+  const killed = new Set<string>();
+  const taskIds: string[] = [];
+  let worker = await fleet.startWorker();
+  for (let round = 0; round < rounds; round += 1) {
+    const { taskId } = await fleet.tasks.start({
+      userId: `user-${round % 5}`,
+      query: `Summarise round ${round}. Rivers carry water to the sea. Weirs hold it back and measure it.`,
+    });
+    taskIds.push(taskId);
+    const attemptKey = await eventually(() => {
+      const request = fleet.provider.requests().find((one) => one.attemptKey?.startsWith(`${taskId}:`) && one.outputTokensSent > 2);
+      if (request?.attemptKey == null) throw new Error(`no stream of ${taskId} yet`);
+      return request.attemptKey;
+    });
+    await worker.kill();
+    killed.add(attemptKey);
+    worker = await fleet.startWorker();
+  }
+  const results = await Promise.all(taskIds.map((taskId) => fleet.tasks.result(taskId)));
+  const openHolds = await eventually(async () => {
+    const { count } = await fleet.test.stores.ledger.openHolds();
+    if (count > 0) throw new Error(`${count} holds are open`);
+    return count;
+  });
+  const { models } = loadConfig({ env: {} });
+  const comparison = compareCharges({
+    requests: fleet.provider.requests(),
+    rows: await fleet.test.stores.accounts.rows({ taskIds }),
+    pricesOf: (model) => models[model]?.prices ?? [],
+    mayBeEstimated: (key) => killed.has(key),
+  });
+  return { ...comparison, kills: killed.size, completed: results.filter((one) => one.status === 'completed').length, openHolds };
+}
