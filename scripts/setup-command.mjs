@@ -16,7 +16,7 @@ export class SetupError extends Error {
  * @param {string} command a name on `env.PATH`, or a path
  * @param {string[]} args
  * @param {{env: Record<string, string | undefined>, cwd?: string, signal?: AbortSignal, onLine?: (line: string) => void}} options
- *   `onLine` gets every line of both streams; `signal` ends the program
+ *   `onLine` gets every line of both streams; `signal` ends the program and all it started
  * @returns {Promise<{code: number | null, output: string}>} code null: ended by a signal. A program that cannot be
  *   started counts as code 127, with the reason as its output.
  */
@@ -33,15 +33,31 @@ export function run(command, args, options) {
     const child = spawn(command, args, {
       cwd: options.cwd,
       env: options.env,
-      signal: options.signal,
+      // A group of its own, so that a signal also ends what the program started: Go dies without its compilers.
+      detached: options.signal !== undefined,
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', take);
+    const stop = () => endGroup(child);
+    if (options.signal?.aborted) stop();
+    options.signal?.addEventListener('abort', stop, { once: true });
     child.on('error', (error) => {
       if (child.pid === undefined) resolve({ code: 127, output: error.message });
     });
-    child.on('close', (code) => resolve({ code, output }));
+    child.on('close', (code) => {
+      options.signal?.removeEventListener('abort', stop);
+      resolve({ code, output });
+    });
   });
+}
+
+function endGroup({ pid }) {
+  if (pid === undefined) return;
+  try {
+    process.kill(-pid, 'SIGTERM');
+  } catch (error) {
+    if (error.code !== 'ESRCH') throw error; // it has just ended by itself
+  }
 }
 
 /** The path of a program on `env.PATH`, or null. Programs of node_modules are not what the machine offers. */

@@ -117,7 +117,7 @@ async function makeProgram(target, context) {
     renameSync(made.path, target.path);
     return { path: target.path, text: `${made.text}, ${target.path}` };
   } finally {
-    rmSync(folder, { recursive: true, force: true });
+    rmSync(folder, { recursive: true, force: true, maxRetries: 5 }); // a dying compiler may still be writing
   }
 }
 
@@ -173,7 +173,9 @@ async function build(folder, { root, env, platform, signal, say }) {
   }, PROGRESS_MS);
   try {
     const path = join(folder, 'temporal');
-    const output = await compile(go, path, packages, { cwd, env, signal });
+    // Go's own temporary files go with ours, also when it is killed.
+    const goEnv = { ...env, GOTMPDIR: folder };
+    const output = await compile(go, path, packages, { cwd, env: goEnv, signal });
     if (output !== null) throw new SetupError(buildFailed(platform, output, signal));
     const version = serverVersion((await run(path, ['--version'], { env })).output);
     if (version === null) throw new SetupError(noServer(platform, 'what Go built does not run'));

@@ -16,7 +16,9 @@ const PROBE_MS = 2_000;
 /** Really asks every server; one that does not answer within two seconds has failed. */
 export async function probeAll(probes: Probes): Promise<Readiness> {
   const checks = await Promise.all(
-    Object.entries(probes).map(async ([name, probe]) => [name, (await answers(probe)) ? 'ok' : 'failed'] as const),
+    Object.entries(probes).map(
+      async ([name, probe]) => [name, (await answers(probe)) ? 'ok' : 'failed'] as const,
+    ),
   );
   return { ready: checks.every(([, state]) => state === 'ok'), checks: Object.fromEntries(checks) };
 }
@@ -74,7 +76,10 @@ function listen(server: Server, { host, port }: { host: string; port: number }):
     server.once('error', (error: NodeJS.ErrnoException) =>
       reject(
         error.code === 'EADDRINUSE'
-          ? new Error(`port ${port} on ${host} is in use: set METRICS_PORT to another one, or 0 for a free one`, { cause: error })
+          ? new Error(
+              `port ${port} on ${host} is in use: set METRICS_PORT to another one, or 0 for a free one`,
+              { cause: error },
+            )
           : error,
       ),
     );

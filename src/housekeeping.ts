@@ -7,9 +7,9 @@ import { type OwnerLife, reap } from './calls/reaper.ts';
 import type { TaskExecution } from './client/task-client.ts';
 import type { Logger } from './log.ts';
 import type { Metrics } from './metrics.ts';
+import { reconcile } from './reconcile.ts';
 import type { Postgres } from './stores/postgres.ts';
 import type { Stores } from './stores/stores.ts';
-import { reconcile } from './reconcile.ts';
 
 export type HousekeepingOptions = {
   readonly postgres: Pick<Postgres, 'exclusively'>;
@@ -35,14 +35,24 @@ export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
   const jobs: readonly [string, number, () => Promise<unknown>][] = [
     ['reaper', options.reaperIntervalMs, () => reap(options.calls, options.lifeOf)],
     ['sweeper', options.sweepAfterMs, () => stores.events.sweep(options.sweepAfterMs)],
-    ['reconciler', options.reconcileIntervalMs, () => reconcile(stores, options.describe, options.reconcileIntervalMs)],
+    [
+      'reconciler',
+      options.reconcileIntervalMs,
+      () => reconcile(stores, options.describe, options.reconcileIntervalMs),
+    ],
     ['partitions', PARTITION_INTERVAL_MS, () => stores.ledger.ensurePartitions()],
   ];
   const running = jobs.map(([name, everyMs, job]) =>
-    repeat(stopping.signal, everyMs, log, name, () => options.postgres.exclusively(`housekeeping.${name}`, job)),
+    repeat(stopping.signal, everyMs, log, name, () =>
+      options.postgres.exclusively(`housekeeping.${name}`, job),
+    ),
   );
   // Gauges tell of the whole system, so that every process may show them without a lock.
-  running.push(repeat(stopping.signal, options.reaperIntervalMs, log, 'gauges', () => setGauges(stores, options.metrics)));
+  running.push(
+    repeat(stopping.signal, options.reaperIntervalMs, log, 'gauges', () =>
+      setGauges(stores, options.metrics),
+    ),
+  );
   return {
     async [Symbol.asyncDispose]() {
       stopping.abort(new Error('stopping'));
@@ -65,7 +75,9 @@ async function repeat(
       log.warn('housekeeping failed, comes again', { job: name, error });
     }
     // Jittered, so that processes started together do not ask for the lock together.
-    await pause(everyMs * (0.75 + Math.random() / 2), signal).catch(() => undefined /* stopped while waiting */);
+    await pause(everyMs * (0.75 + Math.random() / 2), signal).catch(
+      () => undefined /* stopped while waiting */,
+    );
   }
 }
 

@@ -21,8 +21,12 @@ export function createMetrics() {
     new Counter({ name: `weir_${name}`, help, labelNames, registers });
   const gauge = <Label extends string>(name: string, help: string, labelNames: readonly Label[]) =>
     new Gauge({ name: `weir_${name}`, help, labelNames, registers });
-  const histogram = <Label extends string>(name: string, help: string, labelNames: readonly Label[], buckets: number[]) =>
-    new Histogram({ name: `weir_${name}`, help, labelNames, buckets, registers });
+  const histogram = <Label extends string>(
+    name: string,
+    help: string,
+    labelNames: readonly Label[],
+    buckets: number[],
+  ) => new Histogram({ name: `weir_${name}`, help, labelNames, buckets, registers });
 
   const all = {
     ...taskMetrics({ counter, gauge, histogram }),
@@ -47,12 +51,14 @@ export function createMetrics() {
       },
     },
     call: {
-      attemptEnded: (labels: { provider: string; model: string; outcome: string }) => all.attempts.inc(labels),
+      attemptEnded: (labels: { provider: string; model: string; outcome: string }) =>
+        all.attempts.inc(labels),
       answered: ({ seconds, ...labels }: { provider: string; model: string; seconds: number }) =>
         all.callSeconds.observe(labels, seconds),
       firstToken: ({ seconds, ...labels }: { provider: string; model: string; seconds: number }) =>
         all.firstTokenSeconds.observe(labels, seconds),
-      settled: ({ provider, usd }: { provider: string; usd: number }) => all.settledUsd.inc({ provider }, usd),
+      settled: ({ provider, usd }: { provider: string; usd: number }) =>
+        all.settledUsd.inc({ provider }, usd),
       refused: (labels: { scope: string; reason: string }) => all.refused.inc(labels),
       overrun: (provider: string) => all.overrun.inc({ provider }),
       delayed: ({ seconds, ...labels }: { provider: string; dimension: string; seconds: number }) =>
@@ -61,7 +67,8 @@ export function createMetrics() {
       deltaDropped: (reason: 'redis' | 'superseded') => all.eventsDropped.inc({ reason }),
     },
     published: (type: string) => all.eventsPublished.inc({ type }),
-    rateLimit: (provider: string, dimension: string, limit: number) => all.rateLimit.set({ provider, dimension }, limit),
+    rateLimit: (provider: string, dimension: string, limit: number) =>
+      all.rateLimit.set({ provider, dimension }, limit),
     breaker(name: string, state: keyof typeof BREAKER_STATES) {
       all.breakerState.set({ breaker: name }, BREAKER_STATES[state]);
       all.breakerChanges.inc({ breaker: name, state });
@@ -76,7 +83,12 @@ export function createMetrics() {
 type Makers = {
   counter: <Label extends string>(name: string, help: string, labels: readonly Label[]) => Counter<Label>;
   gauge: <Label extends string>(name: string, help: string, labels: readonly Label[]) => Gauge<Label>;
-  histogram: <Label extends string>(name: string, help: string, labels: readonly Label[], buckets: number[]) => Histogram<Label>;
+  histogram: <Label extends string>(
+    name: string,
+    help: string,
+    labels: readonly Label[],
+    buckets: number[],
+  ) => Histogram<Label>;
 };
 
 function taskMetrics({ counter, gauge, histogram }: Makers) {
@@ -84,7 +96,12 @@ function taskMetrics({ counter, gauge, histogram }: Makers) {
     tasksStarted: counter('tasks_started_total', 'tasks that began', ['strategy', 'priority']),
     tasksEnded: counter('tasks_ended_total', 'tasks that ended', ['strategy', 'status']),
     tasksWaiting: gauge('tasks_waiting', 'tasks that wait for a limit, by its kind', ['reason']),
-    taskSeconds: histogram('task_duration_seconds', 'from begin to end', ['strategy', 'status'], TASK_SECONDS),
+    taskSeconds: histogram(
+      'task_duration_seconds',
+      'from begin to end',
+      ['strategy', 'status'],
+      TASK_SECONDS,
+    ),
     taskTokens: histogram('task_tokens', 'tokens of a task, in and out', ['strategy'], TOKENS),
     taskUsd: histogram('task_cost_usd', 'cost of a task', ['strategy'], USD),
   };
@@ -92,10 +109,29 @@ function taskMetrics({ counter, gauge, histogram }: Makers) {
 
 function callMetrics({ counter, histogram, gauge }: Makers) {
   return {
-    attempts: counter('attempts_total', 'requests to providers by how they ended', ['provider', 'model', 'outcome']),
-    callSeconds: histogram('call_duration_seconds', 'one attempt, from admission to settlement', ['provider', 'model'], CALL_SECONDS),
-    firstTokenSeconds: histogram('call_first_token_seconds', 'until the first text', ['provider', 'model'], CALL_SECONDS),
-    rateDelaySeconds: histogram('rate_delay_seconds', 'waits told by rate control', ['provider', 'dimension'], CALL_SECONDS),
+    attempts: counter('attempts_total', 'requests to providers by how they ended', [
+      'provider',
+      'model',
+      'outcome',
+    ]),
+    callSeconds: histogram(
+      'call_duration_seconds',
+      'one attempt, from admission to settlement',
+      ['provider', 'model'],
+      CALL_SECONDS,
+    ),
+    firstTokenSeconds: histogram(
+      'call_first_token_seconds',
+      'until the first text',
+      ['provider', 'model'],
+      CALL_SECONDS,
+    ),
+    rateDelaySeconds: histogram(
+      'rate_delay_seconds',
+      'waits told by rate control',
+      ['provider', 'dimension'],
+      CALL_SECONDS,
+    ),
     rateLimit: gauge('rate_limit', 'configured limit', ['provider', 'dimension']),
     provider429: counter('provider_429_total', 'attempts that a provider throttled', ['provider']),
   };
@@ -113,7 +149,12 @@ function budgetMetrics({ counter, gauge }: Makers) {
 
 function platformMetrics({ counter, gauge, histogram }: Makers) {
   return {
-    grpcSeconds: histogram('grpc_request_duration_seconds', 'requests of the Temporal client', ['service', 'method', 'status'], RPC_SECONDS),
+    grpcSeconds: histogram(
+      'grpc_request_duration_seconds',
+      'requests of the Temporal client',
+      ['service', 'method', 'status'],
+      RPC_SECONDS,
+    ),
     breakerState: gauge('breaker_state', '0 closed, 1 half open, 2 open', ['breaker']),
     breakerChanges: counter('breaker_changes_total', 'changes of a breaker', ['breaker', 'state']),
     eventsPublished: counter('events_published_total', 'events made visible', ['type']),

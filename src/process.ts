@@ -7,9 +7,9 @@ import type { CallDependencies } from './calls/call.ts';
 import { isProviderFailure } from './calls/govern.ts';
 import { pause } from './calls/pause.ts';
 import { createOwnerLife } from './client/owner.ts';
+import { rpcMeasuring } from './client/rpc-metrics.ts';
 import { ensureSearchAttributes } from './client/search-attributes.ts';
 import { createTaskClient } from './client/task-client.ts';
-import { rpcMeasuring } from './client/rpc-metrics.ts';
 import type { Config } from './config.ts';
 import { startHousekeeping } from './housekeeping.ts';
 import { countTokensAsync, estimateInputTokens } from './llm/count.ts';
@@ -41,7 +41,8 @@ export async function openParts(config: Config, log: Logger, closers: (() => Pro
   closers.push(() => connection.close());
   const temporal = new Client({ connection, namespace: config.temporal.namespace });
   const searchAttributes = await ensureSearchAttributes(connection, config.temporal.namespace);
-  if (!searchAttributes) log.warn('tasks run without search attributes: the namespace lacks them and they cannot be added');
+  if (!searchAttributes)
+    log.warn('tasks run without search attributes: the namespace lacks them and they cannot be added');
 
   const calls = createCallDependencies(config, { stores, metrics, breakerOf: breakers.ofModel, log });
   const tasks = createTaskClient({
@@ -100,7 +101,11 @@ export async function closeAll(closers: readonly (() => Promise<void>)[]): Promi
 }
 
 function createBreakers(config: Config, metrics: Metrics, log: Logger) {
-  const make = (name: string, settings: Config['breakers']['llm'], isFailure: (error: unknown) => boolean) => {
+  const make = (
+    name: string,
+    settings: Config['breakers']['llm'],
+    isFailure: (error: unknown) => boolean,
+  ) => {
     metrics.breakerReady(name);
     return createBreaker(name, settings, {
       isFailure,
@@ -149,7 +154,8 @@ function createCallDependencies(
     catalog: { priceHash: config.modelsHash, modelOf: (id) => config.models[id] },
     tokens: { upperBound: estimateInputTokens, count: countTokensAsync },
     breakerOf,
-    messagesOf: async ({ taskId }) => (taskId === undefined ? undefined : (await stores.tasks.messages(taskId)).messages),
+    messagesOf: async ({ taskId }) =>
+      taskId === undefined ? undefined : (await stores.tasks.messages(taskId)).messages,
     settings: {
       ...config.call,
       rateControl: config.rate.enabled,
@@ -162,7 +168,8 @@ function createCallDependencies(
 }
 
 function planOf(config: Config, searchAttributes: boolean) {
-  const available = (model: string) => config.providers[model.slice(0, model.indexOf('/'))]?.available === true;
+  const available = (model: string) =>
+    config.providers[model.slice(0, model.indexOf('/'))]?.available === true;
   return createTaskPlan({
     models: config.models,
     tiers: config.tiers,

@@ -21,11 +21,16 @@ export async function reconcile(
     if (end === undefined) continue;
     const runId = task.runId ?? execution?.runId ?? 'never-started';
     const events: readonly EventDraft[] = [
-      { id: `${runId}:reconciled`, type: end.status === 'cancelled' ? 'task_cancelled' : 'task_failed', message: end.message },
+      {
+        id: `${runId}:reconciled`,
+        type: end.status === 'cancelled' ? 'task_cancelled' : 'task_failed',
+        message: end.message,
+      },
       { id: `${runId}:stream_end`, type: 'stream_end', data: { status: end.status } },
     ];
     const error = { type: 'Lost', message: end.message, details: undefined };
-    if (!(await stores.tasks.end({ taskId: task.taskId, runId }, { status: end.status, error }, events))) continue;
+    if (!(await stores.tasks.end({ taskId: task.taskId, runId }, { status: end.status, error }, events)))
+      continue;
     await stores.events.publishPending({ taskId: task.taskId, runId, tenantId: task.tenantId });
     closed += 1;
   }

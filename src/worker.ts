@@ -1,14 +1,20 @@
 #!/usr/bin/env node
 // The worker process: one Temporal Worker per priority's queue on one connection, one bundle and one runtime. Nobody imports this file.
 
-import { bundleWorkflowCode, NativeConnection, Runtime, Worker, type WorkflowBundleOption } from '@temporalio/worker';
+import {
+  bundleWorkflowCode,
+  NativeConnection,
+  Runtime,
+  Worker,
+  type WorkflowBundleOption,
+} from '@temporalio/worker';
 import { createActivities } from './activities/index.ts';
 import { createCalls } from './calls/govern.ts';
 import { pause } from './calls/pause.ts';
 import { loadConfig, notEnforced } from './config.ts';
+import { createCoreMetrics } from './core-metrics.ts';
 import { serveHealth } from './health.ts';
 import { createLogger, type Logger, toTemporalLogger } from './log.ts';
-import { createCoreMetrics } from './core-metrics.ts';
 import { closeAll, openParts } from './process.ts';
 import { PRIORITIES } from './task/input.ts';
 
@@ -20,7 +26,10 @@ async function main(): Promise<void> {
   const core = await createCoreMetrics();
   Runtime.install({
     logger: toTemporalLogger(log),
-    telemetryOptions: { metrics: { prometheus: core.options }, logging: { filter: { core: 'WARN', other: 'WARN' } } },
+    telemetryOptions: {
+      metrics: { prometheus: core.options },
+      logging: { filter: { core: 'WARN', other: 'WARN' } },
+    },
   });
 
   const closers: (() => Promise<void>)[] = [];
@@ -71,7 +80,10 @@ const CONNECT_FOR_MS = 60_000;
 const CONNECT_AGAIN_MS = 500;
 
 /** The first connection rejects at once without a server; a worker may be started before it. */
-async function connect(options: Parameters<typeof NativeConnection.connect>[0], log: Logger): Promise<NativeConnection> {
+async function connect(
+  options: Parameters<typeof NativeConnection.connect>[0],
+  log: Logger,
+): Promise<NativeConnection> {
   const giveUpAt = performance.now() + CONNECT_FOR_MS;
   for (;;) {
     try {

@@ -2,7 +2,7 @@
 // one charge or estimate for each request, each charge the request's usage at its price, nothing else.
 
 import type { LedgerRow } from '../../src/stores/accounts.ts';
-import { costNanoUsd, priceAt, type PriceEntry } from '../../src/task/price.ts';
+import { costNanoUsd, type PriceEntry, priceAt } from '../../src/task/price.ts';
 import type { LoggedRequest } from '../simulated-provider/request-log.ts';
 
 export type Comparison = {
@@ -33,9 +33,11 @@ export function compareCharges(options: CompareOptions): Comparison {
       logged.set(request.attemptKey, [...(logged.get(request.attemptKey) ?? []), request]);
 
   const faults: string[] = [];
-  for (const [attemptKey, sent] of logged) faults.push(...requestFaults(options, attemptKey, sent, booked.get(attemptKey) ?? []));
+  for (const [attemptKey, sent] of logged)
+    faults.push(...requestFaults(options, attemptKey, sent, booked.get(attemptKey) ?? []));
   for (const row of rows)
-    if (isCharge(row) && !logged.has(row.attemptKey)) faults.push(`${row.attemptKey}: a row of kind ${row.kind} without a request`);
+    if (isCharge(row) && !logged.has(row.attemptKey))
+      faults.push(`${row.attemptKey}: a row of kind ${row.kind} without a request`);
   faults.push(...billableFaults(rows));
   const count = (kind: LedgerRow['kind']) => rows.filter((row) => row.kind === kind).length;
   return {
@@ -56,14 +58,17 @@ function requestFaults(
   const faults: string[] = [];
   if (sent.length > 1) faults.push(`${attemptKey}: sent ${sent.length} times`);
   const charged = rows.filter(isCharge);
-  if (charged.length !== 1) faults.push(`${attemptKey}: ${charged.length} charges and estimates for one request`);
+  if (charged.length !== 1)
+    faults.push(`${attemptKey}: ${charged.length} charges and estimates for one request`);
   const [row] = charged;
   const [request] = sent;
   if (row === undefined || request === undefined) return faults;
-  if (row.kind === 'estimate' && !options.mayBeEstimated(attemptKey)) faults.push(`${attemptKey}: estimated, but its worker lived`);
+  if (row.kind === 'estimate' && !options.mayBeEstimated(attemptKey))
+    faults.push(`${attemptKey}: estimated, but its worker lived`);
   if (row.kind === 'charge' && row.usageSource === 'measured') {
     const due = dueNanoUsd(options, row.model, request);
-    if (due !== row.nanoUsd) faults.push(`${attemptKey}: charged ${row.nanoUsd} nano-USD, the request took ${due}`);
+    if (due !== row.nanoUsd)
+      faults.push(`${attemptKey}: charged ${row.nanoUsd} nano-USD, the request took ${due}`);
   }
   return faults;
 }
@@ -75,7 +80,9 @@ function billableFaults(rows: readonly LedgerRow[]): string[] {
     const call = row.attemptKey.slice(0, row.attemptKey.lastIndexOf('#'));
     billed.set(call, (billed.get(call) ?? 0) + 1);
   }
-  return [...billed].filter(([, times]) => times > 1).map(([call, times]) => `${call}: billed ${times} times`);
+  return [...billed]
+    .filter(([, times]) => times > 1)
+    .map(([call, times]) => `${call}: billed ${times} times`);
 }
 
 function dueNanoUsd(options: CompareOptions, model: string, request: LoggedRequest): bigint | undefined {

@@ -23,7 +23,12 @@ export function toRetryable(error: unknown): ApplicationFailure {
   return retryable('Unknown', message, error);
 }
 
-function retryable(type: RetriedType, message: string, cause: unknown, nextRetryDelayMs?: number): ApplicationFailure {
+function retryable(
+  type: RetriedType,
+  message: string,
+  cause: unknown,
+  nextRetryDelayMs?: number,
+): ApplicationFailure {
   return ApplicationFailure.create({
     type,
     message,

@@ -1,7 +1,7 @@
 // `callModel`: one visit of a governed call, with Temporal's context around it. Nothing of the call itself lives here.
 
 import { CancelledFailure, Context } from '@temporalio/activity';
-import { type CallRequest } from '../calls/call.ts';
+import type { CallRequest } from '../calls/call.ts';
 import { CallAborted, type Calls } from '../calls/govern.ts';
 import type { Logger } from '../log.ts';
 import type { Events } from '../stores/events.ts';
@@ -48,7 +48,12 @@ export function createModelActivities({ calls, tasks, events, log }: ModelActivi
         const request: CallRequest = {
           callKey: input.callKey,
           stepId: input.stepId,
-          payer: { tenantId: input.tenantId, userId: input.userId, sessionId: input.sessionId, taskId: input.taskId },
+          payer: {
+            tenantId: input.tenantId,
+            userId: input.userId,
+            sessionId: input.sessionId,
+            taskId: input.taskId,
+          },
           task,
           model: input.model,
           number: { candidate: input.candidate, visit: input.visit, attempt },
@@ -62,14 +67,17 @@ export function createModelActivities({ calls, tasks, events, log }: ModelActivi
         const outcome = await calls.visit(request, {
           owner: `activity ${input.taskId}/${input.runId}/${activityId}/${attempt}`,
           signal: context.cancellationSignal,
-          abortReason: () => (context.cancellationDetails?.cancelRequested === true ? 'cancelled' : 'handover'),
+          abortReason: () =>
+            context.cancellationDetails?.cancelRequested === true ? 'cancelled' : 'handover',
           beat: (outputTokens) => context.heartbeat({ outputTokens }),
         });
         await show(input, outcome);
         return outcome;
       } catch (error) {
-        if (context.cancellationSignal.aborted || isCancelled(error)) throw new CancelledFailure('the call was cancelled');
-        if (attempt > 1) log.warn('model call failed again', { taskId: input.taskId, attempt, model: input.model, error });
+        if (context.cancellationSignal.aborted || isCancelled(error))
+          throw new CancelledFailure('the call was cancelled');
+        if (attempt > 1)
+          log.warn('model call failed again', { taskId: input.taskId, attempt, model: input.model, error });
         throw toRetryable(error);
       }
     },
@@ -83,7 +91,11 @@ export function createModelActivities({ calls, tasks, events, log }: ModelActivi
     try {
       if (outcome.kind === 'wait' || outcome.kind === 'held') {
         const until = new Date(Date.now() + outcome.ms).toISOString();
-        await tasks.note(taskId, runId, { status: 'waiting', phase: 'waiting', waiting: { reason: outcome.limit, until } });
+        await tasks.note(taskId, runId, {
+          status: 'waiting',
+          phase: 'waiting',
+          waiting: { reason: outcome.limit, until },
+        });
       }
       await events.append({ taskId, runId, tenantId }, [event]);
     } catch (error) {
@@ -102,7 +114,13 @@ function toEvent(input: CallModelInput, outcome: CallOutcome): EventDraft | unde
   switch (outcome.kind) {
     case 'wait':
     case 'held':
-      return { ...common, id, type: 'rate_wait', message: outcome.limit, data: { ms: outcome.ms, reason: outcome.kind === 'held' ? 'held' : outcome.reason } };
+      return {
+        ...common,
+        id,
+        type: 'rate_wait',
+        message: outcome.limit,
+        data: { ms: outcome.ms, reason: outcome.kind === 'held' ? 'held' : outcome.reason },
+      };
     case 'refuse':
       return outcome.failure.type === 'BudgetExceeded'
         ? { ...common, id, type: 'budget_refused', data: { ...outcome.failure } }

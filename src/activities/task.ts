@@ -1,25 +1,25 @@
 // `begin` and `finish`: a task's first and last step. Both run as local activities first and may be repeated: everything they write is
 // idempotent per run.
 
-import { isEnforced } from '../calls/call.ts';
 import { toBudgetExceeded } from '../calls/admit.ts';
-import type { Payer } from '../task/budget.ts';
-import { scopesOf } from '../task/budget.ts';
-import type { BeginOutcome, TaskPlan } from '../task/decision.ts';
-import type { EventDraft } from '../task/event.ts';
-import type { FailureDetails } from '../task/failure.ts';
-import type { TaskInput } from '../task/input.ts';
-import { formatUsd } from '../task/money.ts';
-import type { EndedStatus } from '../task/status.ts';
-import { messageText } from '../task/message.ts';
-import { toSummary, utf8Bytes } from '../task/text.ts';
-import type { UsageTotals } from '../task/usage.ts';
+import { isEnforced } from '../calls/call.ts';
 import type { Logger } from '../log.ts';
 import type { Accounts } from '../stores/accounts.ts';
 import type { Events } from '../stores/events.ts';
 import type { Ledger } from '../stores/ledger.ts';
 import type { Limits } from '../stores/limits.ts';
 import type { Tasks } from '../stores/tasks.ts';
+import type { Payer } from '../task/budget.ts';
+import { scopesOf } from '../task/budget.ts';
+import type { BeginOutcome, TaskPlan } from '../task/decision.ts';
+import type { EventDraft } from '../task/event.ts';
+import type { FailureDetails } from '../task/failure.ts';
+import type { TaskInput } from '../task/input.ts';
+import { messageText } from '../task/message.ts';
+import { formatUsd } from '../task/money.ts';
+import type { EndedStatus } from '../task/status.ts';
+import { toSummary, utf8Bytes } from '../task/text.ts';
+import type { UsageTotals } from '../task/usage.ts';
 
 export type BeginInput = { readonly taskId: string; readonly runId: string; readonly input: TaskInput };
 
@@ -88,12 +88,20 @@ async function begin(dependencies: TaskActivityDependencies, given: BeginInput):
   );
   if (isNew) dependencies.meter.started({ strategy: settings.strategy, priority: input.priority });
   await publish(dependencies, given, input.tenantId);
-  const failure = await exhausted(dependencies, { tenantId: input.tenantId, userId: input.userId, sessionId: input.sessionId, taskId });
+  const failure = await exhausted(dependencies, {
+    tenantId: input.tenantId,
+    userId: input.userId,
+    sessionId: input.sessionId,
+    taskId,
+  });
   return failure === undefined ? { kind: 'go', settings } : { kind: 'refuse', settings, failure };
 }
 
 /** Refuses before any call only what no release and no wait can help: settled spend alone fills a hard limit. */
-async function exhausted(dependencies: TaskActivityDependencies, payer: Payer): Promise<FailureDetails | undefined> {
+async function exhausted(
+  dependencies: TaskActivityDependencies,
+  payer: Payer,
+): Promise<FailureDetails | undefined> {
   const limits = (await dependencies.limits.binding(payer)).filter(isEnforced);
   for (const scope of scopesOf(payer)) {
     const own = limits.filter((limit) => limit.scope.kind === scope.kind && limit.scope.id === scope.id);
@@ -112,7 +120,8 @@ async function exhausted(dependencies: TaskActivityDependencies, payer: Payer): 
 
 async function finish(dependencies: TaskActivityDependencies, given: FinishInput): Promise<FinishOutcome> {
   const { taskId, runId, status } = given;
-  const answer = given.answer === undefined ? undefined : await dependencies.ledger.result(given.answer.callKey);
+  const answer =
+    given.answer === undefined ? undefined : await dependencies.ledger.result(given.answer.callKey);
   if (given.answer !== undefined && answer === undefined)
     throw new Error(`call ${given.answer.callKey} of a completed task has no result`);
   const text = answer?.text ?? '';
@@ -121,7 +130,13 @@ async function finish(dependencies: TaskActivityDependencies, given: FinishInput
     {
       status,
       resultText: text,
-      steps: [{ stepId: 'answer', status, ...(given.answer === undefined ? {} : { callKey: given.answer.callKey, model: given.answer.model }) }],
+      steps: [
+        {
+          stepId: 'answer',
+          status,
+          ...(given.answer === undefined ? {} : { callKey: given.answer.callKey, model: given.answer.model }),
+        },
+      ],
       ...(given.error === undefined ? {} : { error: given.error }),
     },
     endEvents(given),
@@ -129,9 +144,16 @@ async function finish(dependencies: TaskActivityDependencies, given: FinishInput
   const row = await dependencies.tasks.get(taskId);
   if (row === undefined) throw new Error(`task ${taskId} has no row`);
   if (isFirst) {
-    const seconds = ((row.endedAt ?? new Date()).getTime() - (row.startedAt ?? row.createdAt).getTime()) / 1000;
+    const seconds =
+      ((row.endedAt ?? new Date()).getTime() - (row.startedAt ?? row.createdAt).getTime()) / 1000;
     const tokens = row.usage.inputTokens + row.usage.outputTokens;
-    dependencies.meter.ended({ strategy: given.strategy, status, seconds, tokens, usd: Number(row.nanoUsd) / 1e9 });
+    dependencies.meter.ended({
+      strategy: given.strategy,
+      status,
+      seconds,
+      tokens,
+      usd: Number(row.nanoUsd) / 1e9,
+    });
   }
   await publish(dependencies, given, given.tenantId);
   const fits = utf8Bytes(text) <= given.maxTextBytes;
@@ -146,7 +168,8 @@ async function finish(dependencies: TaskActivityDependencies, given: FinishInput
 function endEvents(given: FinishInput): readonly EventDraft[] {
   const { runId, status } = given;
   const isGood = status === 'completed' || status === 'partial';
-  const data = given.error === undefined ? {} : { data: { type: given.error.type, details: given.error.details } };
+  const data =
+    given.error === undefined ? {} : { data: { type: given.error.type, details: given.error.details } };
   const message = given.error === undefined ? {} : { message: given.error.message };
   return [
     { id: `${runId}:step:answer:end`, type: isGood ? 'step_completed' : 'step_failed', stepId: 'answer' },

@@ -1,15 +1,22 @@
 // Admission of one attempt: hold on every binding budget, then a permit of the provider, then the durable intent, then "sent". Each
 // step that fails undoes the ones before it, so that a refusal consumes nothing.
 
+import type { GateHold } from '../stores/gate.ts';
+import type { Attempt, Charge } from '../stores/ledger.ts';
 import type { BindingLimit, Estimate } from '../task/budget.ts';
 import type { CallOutcome } from '../task/decision.ts';
 import type { BudgetExceededDetails } from '../task/failure.ts';
 import { toAttemptKey } from '../task/keys.ts';
 import { formatUsd } from '../task/money.ts';
 import { NO_USAGE } from '../task/usage.ts';
-import type { Attempt, Charge } from '../stores/ledger.ts';
-import type { GateHold } from '../stores/gate.ts';
-import { type CallContext, type CallDependencies, type CallRequest, caused, isEnforced, providerOf } from './call.ts';
+import {
+  type CallContext,
+  type CallDependencies,
+  type CallRequest,
+  caused,
+  isEnforced,
+  providerOf,
+} from './call.ts';
 import { pause } from './pause.ts';
 
 export type Admission =
@@ -39,7 +46,12 @@ export async function admit(
     if (held.kind === 'refused' || held.kind === 'crowded')
       return { kind: 'outcome', outcome: await budgetOutcome(dependencies, request, estimate, held) };
     if (held.kind !== 'ok') continue;
-    const attempt = toAttempt(dependencies, request, context, { attemptKey, estimate, generation, heldAtMs: held.heldAtMs });
+    const attempt = toAttempt(dependencies, request, context, {
+      attemptKey,
+      estimate,
+      generation,
+      heldAtMs: held.heldAtMs,
+    });
     const delay = await permit(dependencies, context, attempt);
     if (delay !== undefined) {
       await dependencies.gate.release(attempt, 'void', { nanoUsd: 0n, tokens: 0 });
@@ -103,12 +115,15 @@ async function permit(
   if (!dependencies.settings.rateControl) return undefined;
   let inlineMs = dependencies.settings.inlineWaitMs;
   for (;;) {
-    const answer = await dependencies.rates.admit(attempt.provider, attempt.attemptKey, rateTokens(attempt.estimate));
+    const answer = await dependencies.rates.admit(
+      attempt.provider,
+      attempt.attemptKey,
+      rateTokens(attempt.estimate),
+    );
     if (answer.kind === 'admitted') return undefined;
     const { ms, dimension } = answer;
     dependencies.meter.delayed({ provider: attempt.provider, dimension, seconds: ms / 1000 });
-    if (ms > inlineMs)
-      return { kind: 'wait', reason: 'rate', ms, limit: `${attempt.provider} ${dimension}` };
+    if (ms > inlineMs) return { kind: 'wait', reason: 'rate', ms, limit: `${attempt.provider} ${dimension}` };
     inlineMs -= ms;
     await pause(ms, context.signal);
   }
@@ -177,7 +192,10 @@ export function toBudgetExceeded(
 
 /** Tokens a request is expected to take of a provider's minute; corrected both ways when it ends. */
 function rateTokens(estimate: Estimate): number {
-  return Math.ceil(estimate.inputTokens / BYTES_PER_TOKEN) + Math.min(estimate.maxOutputTokens, FIRST_EXPECTED_OUTPUT);
+  return (
+    Math.ceil(estimate.inputTokens / BYTES_PER_TOKEN) +
+    Math.min(estimate.maxOutputTokens, FIRST_EXPECTED_OUTPUT)
+  );
 }
 
 /** The estimate bounds input tokens by bytes; a token is about this many of them. */

@@ -91,7 +91,8 @@ export function createBreaker(
       try {
         return (await circuit.fire(work)) as Result; // the action returns what the work returns
       } catch (error) {
-        if (error instanceof Error && CircuitBreaker.isOurError(error)) throw new BreakerOpen(name, retryAfterMs());
+        if (error instanceof Error && CircuitBreaker.isOurError(error))
+          throw new BreakerOpen(name, retryAfterMs());
         throw error;
       }
     },
@@ -107,7 +108,10 @@ export function guarded<Target extends object>(
   methods: readonly (keyof Target & string)[],
 ): Target {
   const all = target as unknown as Methods; // the caller names asynchronous methods only
-  const wrapped = methods.map((name) => [name, (...args: unknown[]) => breaker.run(async () => all[name]?.(...args))]);
+  const wrapped = methods.map((name) => [
+    name,
+    (...args: unknown[]) => breaker.run(async () => all[name]?.(...args)),
+  ]);
   return { ...target, ...Object.fromEntries(wrapped) };
 }
 

@@ -1,10 +1,5 @@
 // What one governed call takes and needs: its request, the circumstances of the visit, and the parts it is made of.
 
-import type { Limit, Payer } from '../task/budget.ts';
-import type { EventDraft } from '../task/event.ts';
-import type { AttemptNumber } from '../task/keys.ts';
-import type { Message, ResponseFormat } from '../task/message.ts';
-import type { PriceEntry } from '../task/price.ts';
 import type { LanguageModels } from '../llm/language-model.ts';
 import type { Logger } from '../log.ts';
 import type { Events } from '../stores/events.ts';
@@ -14,6 +9,11 @@ import type { Ledger } from '../stores/ledger.ts';
 import type { Limits } from '../stores/limits.ts';
 import type { MilestoneTask } from '../stores/milestones.ts';
 import type { Rates } from '../stores/rates.ts';
+import type { Limit, Payer } from '../task/budget.ts';
+import type { EventDraft } from '../task/event.ts';
+import type { AttemptNumber } from '../task/keys.ts';
+import type { Message, ResponseFormat } from '../task/message.ts';
+import type { PriceEntry } from '../task/price.ts';
 import type { Breaker } from './breaker.ts';
 
 export type CallRequest = {
@@ -50,7 +50,9 @@ export type CallContext = {
 export type Catalog = {
   readonly priceHash: string;
   /** Undefined when the model is not configured. */
-  modelOf(id: string): { readonly maxOutputTokens: number; readonly prices: readonly PriceEntry[] } | undefined;
+  modelOf(
+    id: string,
+  ): { readonly maxOutputTokens: number; readonly prices: readonly PriceEntry[] } | undefined;
 };
 
 export type TokenCounter = {
@@ -111,7 +113,9 @@ export function providerOf(model: string): string {
 
 /** Only what is enforced: hard limits of users and tasks over all time. */
 export function isEnforced(limit: Limit & { readonly scope: { readonly kind: string } }): boolean {
-  return limit.hard && limit.window === 'total' && (limit.scope.kind === 'user' || limit.scope.kind === 'task');
+  return (
+    limit.hard && limit.window === 'total' && (limit.scope.kind === 'user' || limit.scope.kind === 'task')
+  );
 }
 
 /** Events of an attempt, for the transaction of their cause; nothing for a call without a task. */

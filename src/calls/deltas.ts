@@ -1,9 +1,9 @@
 // Streamed text on its way to readers: collected for a short time or a size, then published as one event. Readers are worth no
 // failed call: what Redis does not take is dropped and counted.
 
+import type { Attempt } from '../stores/ledger.ts';
 import { attemptOrder } from '../task/keys.ts';
 import { utf8Bytes } from '../task/text.ts';
-import type { Attempt } from '../stores/ledger.ts';
 import type { CallDependencies, CallRequest } from './call.ts';
 
 export type DeltaBatcher = {
@@ -31,7 +31,14 @@ export function createDeltaBatcher(
     clearTimeout(timer);
     timer = undefined;
     if (waiting === '') return;
-    const delta = { callKey: attempt.callKey, stepId: attempt.stepId, attemptKey: attempt.attemptKey, order, k, text: waiting };
+    const delta = {
+      callKey: attempt.callKey,
+      stepId: attempt.stepId,
+      attemptKey: attempt.attemptKey,
+      order,
+      k,
+      text: waiting,
+    };
     waiting = '';
     k += 1;
     sending = sending

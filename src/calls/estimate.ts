@@ -1,10 +1,10 @@
 // What a call may take at most, and what a lost attempt is booked at. Both use the settlement's own price rules.
 
-import type { Estimate } from '../task/budget.ts';
-import { costNanoUsd, priceAt, type PriceEntry } from '../task/price.ts';
-import { messageText } from '../task/message.ts';
-import { NO_USAGE, type Usage } from '../task/usage.ts';
 import type { Attempt, Charge } from '../stores/ledger.ts';
+import type { Estimate } from '../task/budget.ts';
+import { messageText } from '../task/message.ts';
+import { costNanoUsd, type PriceEntry, priceAt } from '../task/price.ts';
+import { NO_USAGE, type Usage } from '../task/usage.ts';
 import type { CallDependencies, CallRequest } from './call.ts';
 
 /** An upper bound of a call: every input token fresh, every output token used. Undefined when no price is known for now. */
@@ -72,7 +72,9 @@ async function lostOutput(
       return 0;
     case 'charge_estimate':
       if (seen > 0) return seen;
-      return (await dependencies.ledger.medianOutputTokens(attempt.model)) ?? attempt.estimate.maxOutputTokens;
+      return (
+        (await dependencies.ledger.medianOutputTokens(attempt.model)) ?? attempt.estimate.maxOutputTokens
+      );
     default:
       return dependencies.settings.estimatePolicy satisfies never;
   }

@@ -1,12 +1,12 @@
 // One governed call: a stored result is returned, an earlier attempt is resolved, then breaker, hold, permit, intent, request, settle,
 // release, publish. Knows nothing of Temporal or the web; whoever calls it decides what to do with the outcome.
 
+import type { LlmError } from '../llm/error.ts';
+import type { Attempt, CallResult } from '../stores/ledger.ts';
 import type { CallOutcome } from '../task/decision.ts';
 import { formatUsd } from '../task/money.ts';
 import { toUsageTotals } from '../task/usage.ts';
 import { judge, type Verdict } from '../task/verdict.ts';
-import type { LlmError } from '../llm/error.ts';
-import type { Attempt, CallResult } from '../stores/ledger.ts';
 import { admit } from './admit.ts';
 import { type CallContext, type CallDependencies, type CallRequest, providerOf } from './call.ts';
 import { estimateCall } from './estimate.ts';
@@ -42,7 +42,8 @@ export function createCalls(dependencies: CallDependencies) {
      * @throws AttemptFailed when the same model may be tried again · CallAborted when the context's signal fired · anything else:
      * a store is down, to be tried again later
      */
-    visit: (request: CallRequest, context: CallContext): Promise<CallOutcome> => visit(dependencies, request, context),
+    visit: (request: CallRequest, context: CallContext): Promise<CallOutcome> =>
+      visit(dependencies, request, context),
   };
 }
 
@@ -59,7 +60,8 @@ async function visit(
 
   const breaker = dependencies.breakerOf(request.model);
   const retryAfterMs = breaker.retryAfterMs();
-  if (retryAfterMs > 0) return { kind: 'unavailable', reason: 'breaker_open', model: request.model, retryAfterMs };
+  if (retryAfterMs > 0)
+    return { kind: 'unavailable', reason: 'breaker_open', model: request.model, retryAfterMs };
   if (!dependencies.models.has(request.model))
     return { kind: 'unavailable', reason: 'provider_not_configured', model: request.model };
   const estimate = estimateCall(dependencies, request, Date.now());
@@ -93,7 +95,11 @@ async function attemptOnce(
   return conclude(dependencies, request, watch.outcome);
 }
 
-async function conclude(dependencies: CallDependencies, request: CallRequest, sent: Sent): Promise<CallOutcome> {
+async function conclude(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  sent: Sent,
+): Promise<CallOutcome> {
   switch (sent.kind) {
     case 'answered': {
       const stored = await storedOutcome(dependencies, request);
@@ -116,7 +122,11 @@ async function afterFailure(
 ): Promise<CallOutcome> {
   const { kind } = error;
   // An abort that neither our limits nor the context caused: the connection was closed under us.
-  const fault = { kind: kind === 'aborted' ? ('connection' as const) : kind, status: error.status, retryAfterMs: error.retryAfterMs };
+  const fault = {
+    kind: kind === 'aborted' ? ('connection' as const) : kind,
+    status: error.status,
+    retryAfterMs: error.retryAfterMs,
+  };
   const counts = await dependencies.ledger.failures(request.callKey);
   const own = counts.find((count) => count.candidate === request.number.candidate);
   const verdict = judge(fault, {
@@ -145,7 +155,12 @@ async function actOn(
     case 'wait':
       dependencies.meter.throttled(provider);
       await dependencies.rates.cool(provider, verdict.ms);
-      return { kind: 'wait', reason: 'provider_limit', ms: verdict.ms, limit: `${provider} throttled the request` };
+      return {
+        kind: 'wait',
+        reason: 'provider_limit',
+        ms: verdict.ms,
+        limit: `${provider} throttled the request`,
+      };
     case 'unavailable':
       return { ...verdict, model };
     case 'refuse':

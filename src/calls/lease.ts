@@ -18,7 +18,8 @@ export function keepLease(
   const lost = new AbortController();
   const renew = async () => {
     try {
-      if (!(await dependencies.gate.renew(attempt, outputTokens()))) await reclaim(dependencies, attempt, lost);
+      if (!(await dependencies.gate.renew(attempt, outputTokens())))
+        await reclaim(dependencies, attempt, lost);
       await dependencies.rates.renew(attempt.provider, attempt.attemptKey);
     } catch (error) {
       // A store that is away for a moment: the next renewal comes in a few seconds, and a lease outlives two of them.
@@ -35,6 +36,7 @@ async function reclaim(
   attempt: Attempt,
   lost: AbortController,
 ): Promise<void> {
-  if ((await dependencies.ledger.state(attempt)) === 'started') await dependencies.gate.restore(attempt, 'yes');
+  if ((await dependencies.ledger.state(attempt)) === 'started')
+    await dependencies.gate.restore(attempt, 'yes');
   else lost.abort(new Error(`attempt ${attempt.attemptKey} was resolved by somebody else`));
 }

@@ -1,8 +1,8 @@
 // Ends holds whose attempt ended without them: the worker died after its commit, Redis lost the record, or nobody came back for the
 // call. Runs anywhere, under a lock, and needs no particular process.
 
-import { toCallKeyOfAttempt } from '../task/keys.ts';
 import type { Attempt } from '../stores/ledger.ts';
+import { toCallKeyOfAttempt } from '../task/keys.ts';
 import type { CallDependencies } from './call.ts';
 import { releaseAsCharged, resolveAttempt } from './recover.ts';
 
@@ -67,7 +67,8 @@ async function dropUnknown(
 /** Attempts that Postgres has started and Redis does not know: their lease begins now, so that a living worker can show itself. */
 async function findLost(dependencies: CallDependencies, tenantId: string): Promise<void> {
   for (const attempt of await dependencies.ledger.startedOfTenant(tenantId))
-    if ((await dependencies.gate.lease(attempt)) === undefined) await dependencies.gate.restore(attempt, 'unknown');
+    if ((await dependencies.gate.lease(attempt)) === undefined)
+      await dependencies.gate.restore(attempt, 'unknown');
 }
 
 /** Call keys of tasks are `taskId:runId:step:n`; ids may hold colons, so the run is read from the end. */

@@ -1,9 +1,9 @@
 // What became of attempts whose end nobody saw: voided when they cannot have been sent, estimated when they may have been. Used by the
 // next attempt of the same call and by the reaper; both may come at once, and only one of them changes anything.
 
+import type { Attempt } from '../stores/ledger.ts';
 import type { EventDraft } from '../task/event.ts';
 import { totalTokens } from '../task/usage.ts';
-import type { Attempt } from '../stores/ledger.ts';
 import { NOTHING_CHARGED } from './admit.ts';
 import type { CallContext, CallDependencies, CallRequest } from './call.ts';
 import { caused } from './call.ts';
@@ -25,7 +25,8 @@ export async function recover(
     const open = await dependencies.ledger.startedOfCall(request.callKey);
     if (open.length === 0) return;
     let waitMs = 0;
-    for (const attempt of open) waitMs = Math.max(waitMs, await resolveAttempt(dependencies, attempt, request.task));
+    for (const attempt of open)
+      waitMs = Math.max(waitMs, await resolveAttempt(dependencies, attempt, request.task));
     if (waitMs > 0) await pause(Math.min(waitMs, POLL_MS), context.signal);
   }
 }

@@ -4,15 +4,24 @@
 import { LlmError } from '../llm/error.ts';
 import type { ModelReply } from '../llm/language-model.ts';
 import type { Attempt } from '../stores/ledger.ts';
+import type { Usage } from '../task/usage.ts';
 import type { CallContext, CallDependencies, CallRequest } from './call.ts';
 import { createDeltaBatcher } from './deltas.ts';
 import { keepLease } from './lease.ts';
 
 export type Sent =
   | { readonly kind: 'answered'; readonly reply: ModelReply }
-  /** The attempt ended without a whole answer; `text` is what had come. */
-  | { readonly kind: 'failed'; readonly error: LlmError; readonly text: string }
-  | { readonly kind: 'aborted'; readonly by: 'cancelled' | 'handover' | 'fenced'; readonly text: string; readonly began: boolean };
+  | { readonly kind: 'failed'; readonly error: LlmError }
+  /** We ended it; `text` is what readers saw, `seen` what the model had generated and was measured by then. */
+  | {
+      readonly kind: 'aborted';
+      readonly by: 'cancelled' | 'handover' | 'fenced';
+      readonly text: string;
+      readonly seen: Seen;
+    };
+
+/** What is known of an attempt that did not end by itself. */
+export type Seen = { readonly outputText: string; readonly usage: Usage | undefined };
 
 const BEAT_MS = 1_000;
 /** Output so far is told by length until the stream ends; a token is about this many characters. */
@@ -33,7 +42,6 @@ export async function send(
   tries: number,
 ): Promise<Watch> {
   let text = '';
-  let began = false;
   const outputTokens = () => Math.ceil(text.length / CHARACTERS_PER_TOKEN);
   const lease = keepLease(dependencies, attempt, outputTokens);
   const beating = setInterval(() => context.beat(outputTokens()), BEAT_MS);
@@ -53,10 +61,7 @@ export async function send(
       ...(request.responseFormat === undefined ? {} : { responseFormat: request.responseFormat }),
       attemptKey: attempt.attemptKey,
       signal: AbortSignal.any([context.signal, lease.lost, limits.signal]),
-      onProgress: () => {
-        began = true;
-        limits.progress();
-      },
+      onProgress: limits.progress,
       onText: (piece) => {
         if (text === '') noteFirstToken(dependencies, attempt, startedAt);
         text += piece;
@@ -67,7 +72,7 @@ export async function send(
     return { outcome: { kind: 'answered', reply }, stop };
   } catch (error) {
     await deltas.flush();
-    return { outcome: toSent(error, { context, lease, limits, text, began }), stop };
+    return { outcome: toSent(error, { context, lease, limits, text }), stop };
   } finally {
     limits.stop();
   }
@@ -77,29 +82,26 @@ type Limits = ReturnType<typeof startLimits>;
 
 function toSent(
   error: unknown,
-  at: { context: CallContext; lease: { lost: AbortSignal }; limits: Limits; text: string; began: boolean },
+  at: { context: CallContext; lease: { lost: AbortSignal }; limits: Limits; text: string },
 ): Sent {
-  const { text, began } = at;
-  if (at.limits.signal.aborted) return { kind: 'failed', error: timeoutError(at.limits.reached(), text, error), text };
-  if (at.lease.lost.aborted) return { kind: 'aborted', by: 'fenced', text, began };
-  if (at.context.signal.aborted) return { kind: 'aborted', by: at.context.abortReason(), text, began };
-  const isKnown = error instanceof LlmError;
-  const cause = isKnown
-    ? error
-    : new LlmError('the model call failed in an unknown way', {
-        kind: 'unknown',
-        stage: text === '' ? 'unanswered' : 'output',
-        cause: error,
-      });
-  return { kind: 'failed', error: cause, text };
-}
-
-function timeoutError(limit: string, text: string, cause: unknown): LlmError {
-  return new LlmError(`the ${limit} limit ended the attempt`, {
-    kind: 'timeout',
-    stage: text === '' ? 'unanswered' : 'output',
-    cause,
-  });
+  const { text } = at;
+  const seen: Seen =
+    error instanceof LlmError && error.outputText !== ''
+      ? { outputText: error.outputText, usage: error.usage }
+      : { outputText: text, usage: undefined };
+  const stage = seen.outputText === '' ? 'unanswered' : 'output';
+  if (at.limits.signal.aborted) {
+    const message = `the ${at.limits.reached()} limit ended the attempt`;
+    return {
+      kind: 'failed',
+      error: new LlmError(message, { ...seen, kind: 'timeout', stage, cause: error }),
+    };
+  }
+  if (at.lease.lost.aborted) return { kind: 'aborted', by: 'fenced', text, seen };
+  if (at.context.signal.aborted) return { kind: 'aborted', by: at.context.abortReason(), text, seen };
+  if (error instanceof LlmError) return { kind: 'failed', error };
+  const message = 'the model call failed in an unknown way';
+  return { kind: 'failed', error: new LlmError(message, { ...seen, kind: 'unknown', stage, cause: error }) };
 }
 
 /** First token, gap between chunks, whole attempt: a heartbeat by timer would keep a hung socket alive for ever. */

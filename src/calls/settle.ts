@@ -1,17 +1,17 @@
 // From what happened to what it costs: one transaction that is the commit point, then the release in Redis, then the events. From the
 // commit on everything may be repeated; before it nothing is lost, since the attempt stays `started`.
 
-import type { EventDraft } from '../task/event.ts';
-import { formatUsd } from '../task/money.ts';
-import { NO_USAGE, totalTokens, toUsageTotals, type Usage } from '../task/usage.ts';
 import type { LlmError } from '../llm/error.ts';
 import type { DoneMarker } from '../stores/gate.ts';
 import type { Attempt, AttemptOutcome, CallResult, Charge, Resolution } from '../stores/ledger.ts';
+import type { EventDraft } from '../task/event.ts';
+import { formatUsd } from '../task/money.ts';
+import { NO_USAGE, totalTokens, toUsageTotals, type Usage } from '../task/usage.ts';
 import { NOTHING_CHARGED } from './admit.ts';
 import { type CallContext, type CallDependencies, type CallRequest, caused } from './call.ts';
 import { countMessages, estimateLost, priceUsage } from './estimate.ts';
 import { pause } from './pause.ts';
-import type { Sent } from './send.ts';
+import type { Seen, Sent } from './send.ts';
 
 export type Settlement = 'settled' | 'fenced';
 
@@ -37,7 +37,11 @@ export async function settle(
 ): Promise<Settlement> {
   // Only before the request was written is there nothing to pay for.
   if (sent.kind === 'failed' && sent.error.stage === 'unsent')
-    return resolve(dependencies, context, attempt, { to: 'voided', outcome: 'failed', charge: NOTHING_CHARGED });
+    return resolve(dependencies, context, attempt, {
+      to: 'voided',
+      outcome: 'failed',
+      charge: NOTHING_CHARGED,
+    });
   if (sent.kind === 'failed' && sent.error.stage === 'unanswered') {
     const charge = await estimateLost(dependencies, attempt, 0);
     return resolve(dependencies, context, attempt, { to: 'estimated', outcome: 'failed', charge });
@@ -53,7 +57,9 @@ async function charge(
   end: End,
 ): Promise<Settlement> {
   const events = caused(request, ...(end.event === undefined ? [] : [end.event]));
-  const settlement = await untilPostgresAnswers(dependencies, context, () => dependencies.ledger.settle(attempt, end, events));
+  const settlement = await untilPostgresAnswers(dependencies, context, () =>
+    dependencies.ledger.settle(attempt, end, events),
+  );
   if (settlement === 'fenced') {
     await bookLate(dependencies, context, attempt, end.charge);
     return 'fenced';
@@ -87,19 +93,19 @@ async function endOf(
   switch (sent.kind) {
     case 'answered': {
       const { reply } = sent;
-      const charge = await measure(dependencies, request, attempt, { usage: reply.usage, text: reply.text });
+      const charge =
+        reply.usage === undefined
+          ? await recount(dependencies, request, attempt, { outputText: reply.text, usage: undefined })
+          : measured(dependencies, attempt, reply.usage);
       const result = { status: 'completed', text: reply.text, finishReason: reply.finishReason } as const;
       return { outcome: 'ok', charge, result, event: completedEvent(attempt, charge, reply.finishReason) };
     }
-    case 'failed': {
-      if (sent.text === '' && sent.error.stage === 'answered')
-        return { outcome: isThrottle(sent.error) ? 'throttled' : 'failed', charge: { ...NOTHING_CHARGED, source: 'measured' } };
-      const charge = await measure(dependencies, request, attempt, { usage: undefined, text: sent.text });
-      return { outcome: 'failed', charge, event: resetEvent(attempt, 'the stream was cut') };
-    }
+    case 'failed':
+      return failedEnd(dependencies, request, attempt, sent.error);
     case 'aborted': {
-      const charge = await measure(dependencies, request, attempt, { usage: undefined, text: sent.text });
-      if (sent.by !== 'cancelled') return { outcome: 'lost', charge, event: resetEvent(attempt, 'the attempt was handed over') };
+      const charge = await recount(dependencies, request, attempt, sent.seen);
+      if (sent.by !== 'cancelled')
+        return { outcome: 'lost', charge, event: resetEvent(attempt, 'the attempt was handed over') };
       const result = { status: 'cancelled', text: sent.text, finishReason: 'cancelled' } as const;
       return { outcome: 'cancelled', charge, result };
     }
@@ -108,20 +114,41 @@ async function endOf(
   }
 }
 
-/** Measured usage where the provider sent one, else the text counted again, and marked as such. */
-async function measure(
+/** An error status costs what its body says, mostly nothing; a stream that broke costs what had come. */
+async function failedEnd(
   dependencies: CallDependencies,
   request: CallRequest,
   attempt: Attempt,
-  seen: { usage: Usage | undefined; text: string },
+  error: LlmError,
+): Promise<End> {
+  const outcome = isThrottle(error) ? 'throttled' : 'failed';
+  if (error.stage === 'answered') {
+    return { outcome, charge: measured(dependencies, attempt, error.usage ?? NO_USAGE) };
+  }
+  const charge = await recount(dependencies, request, attempt, error);
+  return { outcome, charge, event: resetEvent(attempt, 'the stream was cut') };
+}
+
+function measured(dependencies: CallDependencies, attempt: Attempt, usage: Usage): Charge {
+  return { usage, nanoUsd: priceUsage(dependencies, attempt, usage), source: 'measured' };
+}
+
+/** The text counted by ourselves, and marked as such; a provider's own count of a broken stream may lag behind what it had sent. */
+async function recount(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  attempt: Attempt,
+  seen: Seen,
 ): Promise<Charge> {
-  if (seen.usage !== undefined)
-    return { usage: seen.usage, nanoUsd: priceUsage(dependencies, attempt, seen.usage), source: 'measured' };
-  const usage: Usage = {
+  const counted = Math.min(
+    await dependencies.tokens.count(seen.outputText),
+    attempt.estimate.maxOutputTokens,
+  );
+  const input = seen.usage ?? {
     ...NO_USAGE,
     inputTokens: Math.min(await countMessages(dependencies, request.messages), attempt.estimate.inputTokens),
-    outputTokens: Math.min(await dependencies.tokens.count(seen.text), attempt.estimate.maxOutputTokens),
   };
+  const usage: Usage = { ...input, outputTokens: Math.max(input.outputTokens, counted) };
   return { usage, nanoUsd: priceUsage(dependencies, attempt, usage), source: 'recounted' };
 }
 
@@ -136,7 +163,8 @@ async function untilPostgresAnswers<Result>(
     try {
       return await work();
     } catch (error) {
-      if (performance.now() > giveUpAt || (context.signal.aborted && context.abortReason() === 'handover')) throw error;
+      if (performance.now() > giveUpAt || (context.signal.aborted && context.abortReason() === 'handover'))
+        throw error;
       dependencies.log.warn('settling waits for postgres', { error, retryMs });
       await pause(retryMs);
     }
@@ -153,7 +181,10 @@ async function release(
   const tokens = totalTokens(charge.usage);
   try {
     await dependencies.gate.release(attempt, marker, { nanoUsd: charge.nanoUsd, tokens });
-    await dependencies.rates.giveBack(attempt.provider, attempt.attemptKey, { tokens, sent: marker !== 'void' });
+    await dependencies.rates.giveBack(attempt.provider, attempt.attemptKey, {
+      tokens,
+      sent: marker !== 'void',
+    });
   } catch (error) {
     dependencies.log.warn('hold left to the reaper', { attempt: attempt.attemptKey, error });
   }
@@ -190,7 +221,12 @@ function completedEvent(attempt: Attempt, charge: Charge, finishReason: string):
     stepId: attempt.stepId,
     callKey: attempt.callKey,
     attempt: attempt.attemptKey,
-    data: { model: attempt.model, finishReason, usage: toUsageTotals(charge.usage), costUsd: formatUsd(charge.nanoUsd) },
+    data: {
+      model: attempt.model,
+      finishReason,
+      usage: toUsageTotals(charge.usage),
+      costUsd: formatUsd(charge.nanoUsd),
+    },
   };
 }
 

@@ -13,7 +13,10 @@ export type OwnerLifeOptions = { readonly heartbeatTimeoutMs: number };
  * Answers how long the owner's evidence of life holds, in milliseconds, 0 when it is dead: the attempt that made the hold must be the
  * pending one, started, with a heartbeat younger than its timeout. While Temporal is away the answer is one heartbeat timeout.
  */
-export function createOwnerLife(temporal: Client, options: OwnerLifeOptions): (owner: string) => Promise<number> {
+export function createOwnerLife(
+  temporal: Client,
+  options: OwnerLifeOptions,
+): (owner: string) => Promise<number> {
   return async (owner) => {
     const match = OWNER.exec(owner);
     if (match === null) return 0;

@@ -1,8 +1,11 @@
 // Measures every request of the Temporal client, by service, method and status.
 
-import { InterceptingCall, type Interceptor, status as grpcStatus } from '@grpc/grpc-js';
+import { status as grpcStatus, InterceptingCall, type Interceptor } from '@grpc/grpc-js';
 
-export type MeasureRpc = (labels: { service: string; method: string; status: string }, seconds: number) => void;
+export type MeasureRpc = (
+  labels: { service: string; method: string; status: string },
+  seconds: number,
+) => void;
 
 /** A gRPC interceptor that tells of each request once its status is known. */
 export function rpcMeasuring(measure: MeasureRpc): Interceptor {
@@ -14,7 +17,11 @@ export function rpcMeasuring(measure: MeasureRpc): Interceptor {
       start: (metadata, _listener, next) =>
         next(metadata, {
           onReceiveStatus: (status, forward) => {
-            const labels = { service: service.split('.').at(-1) ?? service, method, status: grpcStatus[status.code] ?? 'UNKNOWN' };
+            const labels = {
+              service: service.split('.').at(-1) ?? service,
+              method,
+              status: grpcStatus[status.code] ?? 'UNKNOWN',
+            };
             measure(labels, (performance.now() - startedAt) / 1000);
             forward(status);
           },

@@ -16,7 +16,9 @@ const TYPES = {
   WeirTokens: 3,
 } as const;
 
-type Keyword = { [Name in keyof typeof TYPES]: (typeof TYPES)[Name] extends 2 ? Name : never }[keyof typeof TYPES];
+type Keyword = {
+  [Name in keyof typeof TYPES]: (typeof TYPES)[Name] extends 2 ? Name : never;
+}[keyof typeof TYPES];
 
 /**
  * Registers what is missing. False when the namespace does not know them all and they cannot be added: tasks then run without.
@@ -29,7 +31,10 @@ export async function ensureSearchAttributes(connection: Connection, namespace: 
   const lacking = await missing();
   if (lacking.length === 0) return true;
   try {
-    await connection.operatorService.addSearchAttributes({ namespace, searchAttributes: Object.fromEntries(lacking) });
+    await connection.operatorService.addSearchAttributes({
+      namespace,
+      searchAttributes: Object.fromEntries(lacking),
+    });
   } catch {
     // Not allowed, or another process added them at this moment: what is there now decides.
     return (await missing()).length === 0;

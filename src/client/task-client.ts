@@ -1,9 +1,14 @@
 // Tasks over Temporal: start, result, status, cancel. Everything here is public contract; any Temporal SDK can do the same.
 
 import { randomUUID } from 'node:crypto';
-import { type Client, WorkflowExecutionAlreadyStartedError, WorkflowNotFoundError } from '@temporalio/client';
-import { TypedSearchAttributes } from '@temporalio/common';
-import type { Fault } from '../task/failure.ts';
+import {
+  type Client,
+  WorkflowExecutionAlreadyStartedError,
+  WorkflowFailedError,
+  WorkflowNotFoundError,
+} from '@temporalio/client';
+import { ApplicationFailure, TypedSearchAttributes } from '@temporalio/common';
+import type { FailureDetails, Fault } from '../task/failure.ts';
 import { parseTaskInput, type TaskInput, taskIdFault } from '../task/input.ts';
 import { messageText } from '../task/message.ts';
 import { toSummary } from '../task/text.ts';
@@ -24,7 +29,14 @@ export type StartedTask = { readonly taskId: string; readonly runId: string };
 /** How Temporal sees a task. */
 export type TaskExecution = {
   readonly runId: string;
-  readonly status: 'running' | 'completed' | 'failed' | 'cancelled' | 'terminated' | 'timed_out' | 'continued_as_new';
+  readonly status:
+    | 'running'
+    | 'completed'
+    | 'failed'
+    | 'cancelled'
+    | 'terminated'
+    | 'timed_out'
+    | 'continued_as_new';
   readonly startedAt: Date;
   readonly endedAt: Date | undefined;
 };
@@ -34,7 +46,9 @@ export class InvalidTaskError extends Error {
   readonly faults: readonly Fault[];
 
   constructor(faults: readonly Fault[]) {
-    super(`invalid task: ${faults.map((fault) => `${fault.path}: expected ${fault.expected}, got ${fault.got}`).join('; ')}`);
+    super(
+      `invalid task: ${faults.map((fault) => `${fault.path}: expected ${fault.expected}, got ${fault.got}`).join('; ')}`,
+    );
     this.name = 'InvalidTaskError';
     this.faults = faults;
   }
@@ -57,10 +71,12 @@ export function createTaskClient(options: TaskClientOptions) {
      * Starts a task and answers as soon as Temporal has it.
      * @throws InvalidTaskError · TaskExistsError
      */
-    start: (input: unknown, taskId: string = `task-${randomUUID()}`): Promise<StartedTask> => start(options, input, taskId),
+    start: (input: unknown, taskId: string = `task-${randomUUID()}`): Promise<StartedTask> =>
+      start(options, input, taskId),
 
     /** Waits for the result. @throws WorkflowFailedError whose cause is the typed ApplicationFailure, or a CancelledFailure */
-    result: (taskId: string): Promise<TaskResult> => workflow.getHandle(taskId).result() as Promise<TaskResult>,
+    result: (taskId: string): Promise<TaskResult> =>
+      workflow.getHandle(taskId).result() as Promise<TaskResult>,
 
     /** Asks the running workflow; needs a worker. */
     status: (taskId: string): Promise<TaskStatusReport> =>
@@ -76,6 +92,10 @@ export function createTaskClient(options: TaskClientOptions) {
         throw error;
       }
     },
+
+    /** Why an ended task failed, where it failed with a type of its own; for tasks that have no row. */
+    failure: (taskId: string, runId: string): Promise<FailureDetails | undefined> =>
+      failure(workflow, taskId, runId),
 
     /** Undefined when Temporal knows no such task. */
     async describe(taskId: string, runId?: string): Promise<TaskExecution | undefined> {
@@ -116,10 +136,31 @@ async function start(options: TaskClientOptions, raw: unknown, taskId: string): 
   }
 }
 
+async function failure(
+  workflow: Client['workflow'],
+  taskId: string,
+  runId: string,
+): Promise<FailureDetails | undefined> {
+  try {
+    await workflow.getHandle(taskId, runId).result();
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof WorkflowFailedError)) throw error;
+    const details: unknown = error.cause instanceof ApplicationFailure ? error.cause.details?.[0] : undefined;
+    // Made by workflows/failure.ts, or by nothing that carries such details.
+    return typeof details === 'object' && details !== null && 'type' in details
+      ? (details as FailureDetails)
+      : undefined;
+  }
+}
+
 function checked(raw: unknown, taskId: string): TaskInput {
   const parsed = parseTaskInput(raw);
   const idFault = taskIdFault(taskId);
-  const faults = [...(idFault === undefined ? [] : [idFault]), ...(parsed.kind === 'invalid' ? parsed.faults : [])];
+  const faults = [
+    ...(idFault === undefined ? [] : [idFault]),
+    ...(parsed.kind === 'invalid' ? parsed.faults : []),
+  ];
   if (parsed.kind === 'invalid' || faults.length > 0) throw new InvalidTaskError(faults);
   return parsed.input;
 }

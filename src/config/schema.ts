@@ -52,8 +52,9 @@ export const schema = {
     reconcileInterval: duration('WEIR_TASK_RECONCILE_INTERVAL', '10ms', '24h'),
   },
   call: {
-    firstToken: duration('WEIR_CALL_FIRST_TOKEN', '10ms', '24h'),
-    chunkGap: duration('WEIR_CALL_CHUNK_GAP', '10ms', '24h'),
+    // Node's fetch itself gives up after five minutes of silence.
+    firstToken: duration('WEIR_CALL_FIRST_TOKEN', '10ms', '5m'),
+    chunkGap: duration('WEIR_CALL_CHUNK_GAP', '10ms', '5m'),
     attempt: duration('WEIR_CALL_ATTEMPT', '10ms', '24h'),
     maxDuration: duration('WEIR_CALL_MAX_DURATION', '1s', '720h'),
     inlineWait: duration('WEIR_CALL_INLINE_WAIT', '0ms', '5s'),

@@ -30,7 +30,7 @@ export function createModel(
   fetch: typeof globalThis.fetch,
 ): LanguageModel {
   // An empty key where none is needed; undefined would be looked up in the environment.
-  const apiKey = provider.apiKey;
+  const apiKey = provider.apiKey ?? '';
   const baseURL = baseUrlOf(provider);
   switch (provider.protocol) {
     case 'openai':

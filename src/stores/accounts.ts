@@ -36,7 +36,12 @@ export type UsageRow = {
 };
 
 /** The column of `ledger` and `attempts` that names a scope. */
-export const SCOPE_COLUMNS = { tenant: 'tenant_id', user: 'user_id', session: 'session_id', task: 'task_id' } as const;
+export const SCOPE_COLUMNS = {
+  tenant: 'tenant_id',
+  user: 'user_id',
+  session: 'session_id',
+  task: 'task_id',
+} as const;
 
 export type Accounts = ReturnType<typeof createAccounts>;
 
@@ -64,8 +69,11 @@ export function createAccounts(sql: Sql) {
     },
 
     /** Grouped sums of the ledger, the dearest group first. At most `limit` groups. */
-    usage: (groups: readonly UsageGroup[], filter: UsageFilter, limit: number): Promise<readonly UsageRow[]> =>
-      usage(sql, groups, filter, limit),
+    usage: (
+      groups: readonly UsageGroup[],
+      filter: UsageFilter,
+      limit: number,
+    ): Promise<readonly UsageRow[]> => usage(sql, groups, filter, limit),
 
     /** One attempt a row, oldest first, as the ledger has it: for comparing with a provider's own log. */
     async rows(filter: { taskIds: readonly string[] }): Promise<readonly LedgerRow[]> {
@@ -94,7 +102,10 @@ export type LedgerRow = {
   readonly outputTokens: bigint;
 };
 
-type SummedRow = Record<'calls' | 'attempts' | 'input' | 'cached' | 'written' | 'output' | 'reasoning' | 'nano' | 'billable', bigint> & {
+type SummedRow = Record<
+  'calls' | 'attempts' | 'input' | 'cached' | 'written' | 'output' | 'reasoning' | 'nano' | 'billable',
+  bigint
+> & {
   keys: (string | null)[];
 };
 
@@ -104,7 +115,10 @@ async function usage(
   filter: UsageFilter,
   limit: number,
 ): Promise<readonly UsageRow[]> {
-  const keys = groups.length === 0 ? `array[]::text[]` : `array[${groups.map((group) => GROUPS[group]).join(', ')}]::text[]`;
+  const keys =
+    groups.length === 0
+      ? `array[]::text[]`
+      : `array[${groups.map((group) => GROUPS[group]).join(', ')}]::text[]`;
   const { rows } = await sql.query<SummedRow>(
     `select ${keys} as keys, count(distinct call_key) filter (where kind in ('charge', 'estimate')) as calls,
        count(*) filter (where kind in ('charge', 'estimate')) as attempts,

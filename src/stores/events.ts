@@ -1,7 +1,7 @@
 // The events of tasks: milestones are rows in Postgres first, then one script gives them and the deltas between them their sequence
 // numbers and makes them visible. A reader takes them from the ring and, where that has no more, from Postgres.
 
-import { type EventDraft, type EventType, parseCursor, type Cursor, type TaskEvent } from '../task/event.ts';
+import { type Cursor, type EventDraft, type EventType, parseCursor, type TaskEvent } from '../task/event.ts';
 import { cleanText } from '../task/text.ts';
 import { eventKeys } from './keys.ts';
 import { type MilestoneTask, writeMilestones } from './milestones.ts';
@@ -29,6 +29,14 @@ export type Delta = {
 /** Text so far of a call whose deltas are gone. */
 export type CallText = { readonly callKey: string; readonly attempt: string; readonly text: string };
 
+/** Redis' part of a task's events at one moment: the counter, the ring after a position, and what is known of its calls. */
+export type Standing = Cursor & {
+  readonly ring: readonly TaskEvent[];
+  readonly texts: readonly CallText[];
+  /** Numbers of the milestones of this epoch, whether their rows have them already or not. */
+  readonly milestones: readonly number[];
+};
+
 type ScriptEvent = {
   readonly id: string;
   readonly type: EventType;
@@ -52,7 +60,8 @@ export type EventOptions = {
 };
 
 export function createEvents(postgres: Postgres, redis: Redis, options: EventOptions) {
-  const publish = (task: MilestoneTask, events: readonly ScriptEvent[]) => publishBatch(postgres, redis, options, task, events);
+  const publish = (task: MilestoneTask, events: readonly ScriptEvent[]) =>
+    publishBatch(postgres, redis, options, task, events);
 
   return {
     /**
@@ -144,9 +153,30 @@ export function createEvents(postgres: Postgres, redis: Redis, options: EventOpt
       return Promise.all(
         calls.map(async ([name, attempt]) => {
           const callKey = name.slice('attempt:'.length);
-          return { callKey, attempt, text: (await redis.command((client) => client.get(keys.text(callKey)))) ?? '' };
+          return {
+            callKey,
+            attempt,
+            text: (await redis.command((client) => client.get(keys.text(callKey)))) ?? '',
+          };
         }),
       );
+    },
+
+    /** Counter, ring and call texts of one moment, so that a text is exactly that of the ring's last delta. Undefined as for `head`. */
+    standing: (taskId: string, afterSeq: number): Promise<Standing | undefined> =>
+      standing(redis, taskId, afterSeq),
+
+    /**
+     * The number after which the events of the task's present run begin: an id that was used again keeps the events of the run before,
+     * its `stream_end` among them.
+     */
+    async origin(taskId: string): Promise<number> {
+      const { rows } = await postgres.query<{ seq: bigint }>(
+        `select coalesce(max(e.seq), 0) as seq from events e join tasks t using (task_id)
+         where e.task_id = $1 and e.run_id is distinct from t.run_id`,
+        [taskId],
+      );
+      return Number(rows[0]?.seq ?? 0);
     },
 
     /** A reader of one task's ring on a connection of its own, so that blocking holds up nobody. Close it. */
@@ -178,6 +208,48 @@ export function createEvents(postgres: Postgres, redis: Redis, options: EventOpt
   };
 }
 
+async function standing(redis: Redis, taskId: string, afterSeq: number): Promise<Standing | undefined> {
+  const keys = eventKeys(redis.prefix, taskId);
+  let calls: readonly string[] = [];
+  for (;;) {
+    const server = await redis.runId();
+    // One transaction: a delta published between two of these reads would be in the text and not in the ring, or the other way round.
+    const answers = await redis.command((client) => {
+      const all = client.multi().hgetall(keys.meta).xrange(keys.ring, '-', '+');
+      for (const call of calls) all.get(keys.text(call));
+      return all.exec();
+    });
+    const [meta, entries, ...texts] = (answers ?? []).map(([error, answer]) => {
+      if (error !== null) throw error;
+      return answer;
+    }) as [Record<string, string>, [string, string[]][], ...(string | null)[]];
+    if (meta['server'] !== server || meta['epoch'] === undefined) return undefined;
+    const attempts = namedFields(meta, 'attempt:');
+    // The keys of texts are known only from the answer: those of calls that are new go into the next round.
+    if (attempts.some(([call]) => !calls.includes(call))) {
+      calls = attempts.map(([call]) => call);
+      continue;
+    }
+    return {
+      epoch: Number(meta['epoch']),
+      seq: Number(meta['seq']),
+      ring: entries.map((entry) => toTaskEvent(taskId, entry)).filter((event) => event.seq > afterSeq),
+      texts: attempts.map(([callKey, attempt]) => ({
+        callKey,
+        attempt,
+        text: texts[calls.indexOf(callKey)] ?? '',
+      })),
+      milestones: namedFields(meta, 'id:').map(([, seq]) => Number(seq)),
+    };
+  }
+}
+
+function namedFields(hash: Readonly<Record<string, string>>, prefix: string): [string, string][] {
+  return Object.entries(hash)
+    .filter(([name]) => name.startsWith(prefix))
+    .map(([name, value]) => [name.slice(prefix.length), value]);
+}
+
 type Published = { readonly epoch: number; readonly seqs: readonly number[] };
 
 async function publishBatch(
@@ -197,7 +269,15 @@ async function publishBatch(
     const answer = (await redis.run(
       scripts.publish,
       [keys.ring, keys.meta, ...calls.map((call) => keys.text(call))],
-      [server, task.runId, options.ringCapacity, TTL_MS, TTL_AFTER_END_MS, MAX_CALL_TEXT_BYTES, JSON.stringify(indexed)],
+      [
+        server,
+        task.runId,
+        options.ringCapacity,
+        TTL_MS,
+        TTL_AFTER_END_MS,
+        MAX_CALL_TEXT_BYTES,
+        JSON.stringify(indexed),
+      ],
     )) as [string, string, ...number[]];
     if (answer[0] === 'OK') {
       const seqs = answer.slice(2).map(Number);
@@ -211,7 +291,12 @@ async function publishBatch(
 }
 
 /** False when the task is at another run by now: events of an older run are not published any more. */
-async function beginEpoch(postgres: Postgres, redis: Redis, task: MilestoneTask, server: string): Promise<boolean> {
+async function beginEpoch(
+  postgres: Postgres,
+  redis: Redis,
+  task: MilestoneTask,
+  server: string,
+): Promise<boolean> {
   const { rows } = await postgres.query<{ epoch: number; seq: bigint }>(
     `update tasks set epoch = epoch + 1 where task_id = $1 and run_id = $2
      returning epoch, (select coalesce(max(seq), 0) from events where task_id = $1) as seq`,
@@ -220,7 +305,11 @@ async function beginEpoch(postgres: Postgres, redis: Redis, task: MilestoneTask,
   const row = rows[0];
   if (row === undefined) return false;
   const keys = eventKeys(redis.prefix, task.taskId);
-  await redis.run(scripts.beginEpoch, [keys.ring, keys.meta], [server, task.runId, row.epoch, row.seq.toString(), TTL_MS]);
+  await redis.run(
+    scripts.beginEpoch,
+    [keys.ring, keys.meta],
+    [server, task.runId, row.epoch, row.seq.toString(), TTL_MS],
+  );
   return true;
 }
 
@@ -228,7 +317,12 @@ async function beginEpoch(postgres: Postgres, redis: Redis, task: MilestoneTask,
  * Numbers go back to their rows; a refused event is marked with epoch -1 so that nobody sweeps it again. A row that lost its number
  * to an event of a newer epoch (Redis was emptied in between) stays open and is published again.
  */
-async function writeBack(postgres: Postgres, taskId: string, rows: readonly PendingRow[], published: Published): Promise<void> {
+async function writeBack(
+  postgres: Postgres,
+  taskId: string,
+  rows: readonly PendingRow[],
+  published: Published,
+): Promise<void> {
   const numbered = rows.map((row, index) => ({ id: row.id, seq: published.seqs[index] ?? -1 }));
   const write = (some: typeof numbered) =>
     postgres.query(

@@ -22,7 +22,12 @@ export type GateHold =
   | { readonly kind: 'ok'; readonly heldAtMs: number }
   | { readonly kind: 'done' }
   | { readonly kind: 'missing'; readonly scopes: readonly Scope[] }
-  | { readonly kind: 'refused' | 'crowded'; readonly limit: BindingLimit; readonly settled: bigint; readonly held: bigint };
+  | {
+      readonly kind: 'refused' | 'crowded';
+      readonly limit: BindingLimit;
+      readonly settled: bigint;
+      readonly held: bigint;
+    };
 
 export type Taken =
   | { readonly kind: 'done'; readonly marker: string }
@@ -93,7 +98,11 @@ export function createGate(redis: Redis, options: GateOptions) {
     /** False when Redis has no such hold. */
     async renew(attempt: AttemptRef, outputTokens: number): Promise<boolean> {
       const { keys } = keysOf(attempt);
-      const answer = await redis.run(scripts.renew, [keys.holds, keys.leases], [attempt.attemptKey, options.leaseMs, outputTokens]);
+      const answer = await redis.run(
+        scripts.renew,
+        [keys.holds, keys.leases],
+        [attempt.attemptKey, options.leaseMs, outputTokens],
+      );
       return answer === 1;
     },
 
@@ -108,12 +117,23 @@ export function createGate(redis: Redis, options: GateOptions) {
     },
 
     /** Idempotent. `charged` is what the ledger says, zero for a voided attempt. */
-    async release(attempt: AttemptRef, marker: DoneMarker, charged: { nanoUsd: bigint; tokens: number }): Promise<void> {
+    async release(
+      attempt: AttemptRef,
+      marker: DoneMarker,
+      charged: { nanoUsd: bigint; tokens: number },
+    ): Promise<void> {
       const { keys, done, scopeKeys, scopeArgs } = keysOf(attempt);
       await redis.run(
         scripts.release,
         [keys.holds, keys.leases, done, ...scopeKeys],
-        [attempt.attemptKey, marker, charged.nanoUsd.toString(), charged.tokens, options.markerTtlMs, ...scopeArgs],
+        [
+          attempt.attemptKey,
+          marker,
+          charged.nanoUsd.toString(),
+          charged.tokens,
+          options.markerTtlMs,
+          ...scopeArgs,
+        ],
       );
     },
 
@@ -140,7 +160,9 @@ export function createGate(redis: Redis, options: GateOptions) {
 
     /** Who holds what: for an attempt of which Postgres has no row. */
     async holder(tenantId: string, attemptKey: string): Promise<{ payer: Payer; owner: string } | undefined> {
-      const text = await redis.command((client) => client.hget(budgetKeys(redis.prefix, tenantId).holds, attemptKey));
+      const text = await redis.command((client) =>
+        client.hget(budgetKeys(redis.prefix, tenantId).holds, attemptKey),
+      );
       if (text === null) return undefined;
       const record = JSON.parse(text) as { owner: string; scopes: [Scope['kind'], string, string][] };
       const id = (kind: Scope['kind']) => record.scopes.find((scope) => scope[0] === kind)?.[1];
@@ -178,7 +200,14 @@ export function createGate(redis: Redis, options: GateOptions) {
       await redis.run(
         scripts.adjust,
         [keys.done(`${attempt.attemptKey}!${change.adjustKey}`), ...scopeKeys],
-        [change.nanoUsd.toString(), change.tokens, options.markerTtlMs, wanted, ...scopeArgs, ...change.scopeTokens],
+        [
+          change.nanoUsd.toString(),
+          change.tokens,
+          options.markerTtlMs,
+          wanted,
+          ...scopeArgs,
+          ...change.scopeTokens,
+        ],
       );
     },
 

@@ -3,9 +3,9 @@
 
 import { randomUUID } from 'node:crypto';
 import type { Scope } from '../task/budget.ts';
+import { SCOPE_COLUMNS } from './accounts.ts';
 import { budgetKeys } from './keys.ts';
 import type { Sql } from './postgres.ts';
-import { SCOPE_COLUMNS } from './accounts.ts';
 import { loadScript, type Redis } from './redis.ts';
 
 const scripts = {
@@ -17,7 +17,11 @@ const scripts = {
 const FENCE_MS = 3_000;
 const BUSY_POLL_MS = 20;
 
-export type HydrateRequest = { readonly tenantId: string; readonly scope: Scope; readonly generation: bigint };
+export type HydrateRequest = {
+  readonly tenantId: string;
+  readonly scope: Scope;
+  readonly generation: bigint;
+};
 
 export type Hydrate = (request: HydrateRequest) => Promise<void>;
 
@@ -26,7 +30,12 @@ export function createHydrate(redis: Redis, sql: Sql, options: { leaseMs: number
   // Two calls of one process that miss the same scope share one rebuild instead of invalidating each other's.
   const underWay = new Map<string, Promise<void>>();
   return (request) => {
-    const name = JSON.stringify([request.tenantId, request.scope.kind, request.scope.id, request.generation.toString()]);
+    const name = JSON.stringify([
+      request.tenantId,
+      request.scope.kind,
+      request.scope.id,
+      request.generation.toString(),
+    ]);
     const running = underWay.get(name);
     if (running !== undefined) return running;
     const started = rebuild(redis, sql, options, request).finally(() => underWay.delete(name));
@@ -35,7 +44,12 @@ export function createHydrate(redis: Redis, sql: Sql, options: { leaseMs: number
   };
 }
 
-async function rebuild(redis: Redis, sql: Sql, options: { leaseMs: number }, request: HydrateRequest): Promise<void> {
+async function rebuild(
+  redis: Redis,
+  sql: Sql,
+  options: { leaseMs: number },
+  request: HydrateRequest,
+): Promise<void> {
   const keys = budgetKeys(redis.prefix, request.tenantId);
   const scopeKey = keys.scope(request.scope.kind, request.scope.id);
   for (;;) {

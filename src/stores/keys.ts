@@ -6,8 +6,6 @@ import { isId } from '../task/input.ts';
 
 const EVENT_SHARDS = 16;
 
-
-
 /** Key names of one tenant's budgets: holds, leases, newest attempt per call, done markers, counters per scope. */
 export function budgetKeys(prefix: string, tenantId: string) {
   const slot = `${prefix}:{t:${checked(tenantId)}}`;

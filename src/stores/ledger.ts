@@ -1,8 +1,8 @@
 // Attempts and their charges. Postgres is the truth: each step of an attempt is one transaction that is conditional on the step
 // before, so that whoever comes second (a repeated command, a reaper, a frozen worker) changes nothing.
 
-import type { EventDraft } from '../task/event.ts';
 import type { Estimate, Payer } from '../task/budget.ts';
+import type { EventDraft } from '../task/event.ts';
 import type { Usage } from '../task/usage.ts';
 import { type MilestoneTask, writeMilestones } from './milestones.ts';
 import type { Postgres, Sql } from './postgres.ts';
@@ -68,7 +68,11 @@ export function createLedger(postgres: Postgres) {
      */
     settle: (
       attempt: Attempt,
-      end: { outcome: AttemptOutcome; charge: Charge; result?: Pick<CallResult, 'status' | 'text' | 'finishReason'> },
+      end: {
+        outcome: AttemptOutcome;
+        charge: Charge;
+        result?: Pick<CallResult, 'status' | 'text' | 'finishReason'>;
+      },
       caused: Caused | undefined,
     ) => settle(postgres, attempt, end, caused),
 
@@ -99,7 +103,9 @@ export function createLedger(postgres: Postgres) {
       return { count: rows[0]?.count ?? 0, oldestSeconds: Math.max(0, rows[0]?.oldest ?? 0) };
     },
     async tenants(): Promise<readonly string[]> {
-      const { rows } = await postgres.query<{ tenant_id: string }>('select tenant_id from tenants order by tenant_id');
+      const { rows } = await postgres.query<{ tenant_id: string }>(
+        'select tenant_id from tenants order by tenant_id',
+      );
       return rows.map((row) => row.tenant_id);
     },
     async ensurePartitions(): Promise<void> {
@@ -110,7 +116,10 @@ export function createLedger(postgres: Postgres) {
 
 async function gate(sql: Sql, tenantId: string): Promise<{ mode: 'redis' | 'postgres'; generation: bigint }> {
   const read = () =>
-    sql.query<{ mode: 'redis' | 'postgres'; generation: bigint }>('select mode, generation from gates where tenant_id = $1', [tenantId]);
+    sql.query<{ mode: 'redis' | 'postgres'; generation: bigint }>(
+      'select mode, generation from gates where tenant_id = $1',
+      [tenantId],
+    );
   const found = (await read()).rows[0];
   if (found !== undefined) return found;
   await sql.query('insert into tenants (tenant_id) values ($1) on conflict do nothing', [tenantId]);
@@ -163,7 +172,11 @@ function intent(postgres: Postgres, attempt: Attempt, caused: Caused | undefined
 function settle(
   postgres: Postgres,
   attempt: Attempt,
-  end: { outcome: AttemptOutcome; charge: Charge; result?: Pick<CallResult, 'status' | 'text' | 'finishReason'> },
+  end: {
+    outcome: AttemptOutcome;
+    charge: Charge;
+    result?: Pick<CallResult, 'status' | 'text' | 'finishReason'>;
+  },
   caused: Caused | undefined,
 ): Promise<'settled' | 'fenced'> {
   return postgres.transaction(async (sql) => {
@@ -206,13 +219,23 @@ function adjustLate(postgres: Postgres, attempt: Attempt, charge: Charge): Promi
         reasoningTokens: charge.usage.reasoningTokens - booked.usage.reasoningTokens,
       },
     };
-    const inserted = await insertRow(sql, attempt, { kind: 'adjust', adjustKey: 'late', charge: difference, billable: false });
+    const inserted = await insertRow(sql, attempt, {
+      kind: 'adjust',
+      adjustKey: 'late',
+      charge: difference,
+      billable: false,
+    });
     return inserted ? difference : undefined;
   });
 }
 
 /** The one way out of `started`: conditional, so that two who resolve the same attempt cannot both succeed. */
-async function leave(sql: Sql, attempt: Attempt, to: AttemptState, outcome: AttemptOutcome): Promise<boolean> {
+async function leave(
+  sql: Sql,
+  attempt: Attempt,
+  to: AttemptState,
+  outcome: AttemptOutcome,
+): Promise<boolean> {
   const { rowCount } = await sql.query(
     `update attempts set state = $3, outcome = $4, ended_at = now()
      where held_at = $1 and attempt_key = $2 and state = 'started'`,
@@ -249,7 +272,12 @@ async function insertResult(
 async function insertRow(
   sql: Sql,
   attempt: Attempt,
-  row: { kind: 'charge' | 'estimate' | 'adjust' | 'void'; adjustKey: string; charge: Charge; billable: boolean },
+  row: {
+    kind: 'charge' | 'estimate' | 'adjust' | 'void';
+    adjustKey: string;
+    charge: Charge;
+    billable: boolean;
+  },
 ): Promise<boolean> {
   const { usage } = row.charge;
   const { rowCount } = await sql.query(
@@ -285,7 +313,10 @@ async function insertRow(
   return rowCount === 1;
 }
 
-async function state(sql: Sql, attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>): Promise<AttemptState | undefined> {
+async function state(
+  sql: Sql,
+  attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>,
+): Promise<AttemptState | undefined> {
   const { rows } = await sql.query<{ state: AttemptState }>(
     'select state from attempts where held_at = $1 and attempt_key = $2',
     [attempt.heldAt, attempt.attemptKey],
@@ -318,7 +349,10 @@ async function result(sql: Sql, callKey: string): Promise<CallResult | undefined
     finish_reason: string;
     usage: Usage;
     cost_nano_usd: bigint;
-  }>('select attempt_key, status, model, text, finish_reason, usage, cost_nano_usd from call_results where call_key = $1', [callKey]);
+  }>(
+    'select attempt_key, status, model, text, finish_reason, usage, cost_nano_usd from call_results where call_key = $1',
+    [callKey],
+  );
   const row = rows[0];
   if (row === undefined) return undefined;
   return {
@@ -334,7 +368,10 @@ async function result(sql: Sql, callKey: string): Promise<CallResult | undefined
 }
 
 /** How a call's attempts ended so far, per candidate; what the caps on attempts count. */
-async function failures(sql: Sql, callKey: string): Promise<readonly { candidate: number; failed: number; throttled: number }[]> {
+async function failures(
+  sql: Sql,
+  callKey: string,
+): Promise<readonly { candidate: number; failed: number; throttled: number }[]> {
   const { rows } = await sql.query<{ candidate: number; failed: number; throttled: number }>(
     `select candidate, count(*) filter (where outcome = 'failed')::int as failed,
        count(*) filter (where outcome = 'throttled')::int as throttled

@@ -22,7 +22,9 @@ export function createLimits(sql: Sql, defaults: DefaultLimits) {
         [payer.tenantId, scopes.map((scope) => scope.kind), scopes.map((scope) => scope.id)],
       );
       return scopes.flatMap((scope) => {
-        const row = rows.find((candidate) => candidate.scope === scope.kind && candidate.scope_id === scope.id);
+        const row = rows.find(
+          (candidate) => candidate.scope === scope.kind && candidate.scope_id === scope.id,
+        );
         const limits = row === undefined ? defaults[scope.kind] : row.limits.map(fromStored);
         return limits.map((limit) => ({ ...limit, scope }));
       });
@@ -65,7 +67,10 @@ export function createLimits(sql: Sql, defaults: DefaultLimits) {
       );
     },
 
-    async lastRefusal(tenantId: string, scope: Scope): Promise<{ details: BudgetExceededDetails; at: Date } | undefined> {
+    async lastRefusal(
+      tenantId: string,
+      scope: Scope,
+    ): Promise<{ details: BudgetExceededDetails; at: Date } | undefined> {
       const { rows } = await sql.query<{ details: BudgetExceededDetails; at: Date }>(
         'select details, at from budget_refusals where tenant_id = $1 and scope = $2 and scope_id = $3',
         [tenantId, scope.kind, scope.id],

@@ -1,12 +1,15 @@
 // The connection to Postgres: one pool per process, every session in Weir's own schema. Only stores use it.
 
-import pg from 'pg';
 import { runner } from 'node-pg-migrate';
+import pg from 'pg';
 import type { Logger } from '../log.ts';
 
 /** What a store needs of a connection; inside `transaction` it is the transaction's own client. */
 export type Sql = {
-  query<Row extends pg.QueryResultRow>(text: string, values?: readonly unknown[]): Promise<pg.QueryResult<Row>>;
+  query<Row extends pg.QueryResultRow>(
+    text: string,
+    values?: readonly unknown[],
+  ): Promise<pg.QueryResult<Row>>;
 };
 
 export type Postgres = Sql & {
@@ -46,7 +49,8 @@ export function createPostgres(options: PostgresOptions, log: Logger): Postgres 
   // Without a listener an idle connection that dies takes the process with it.
   pool.on('error', (error) => log.warn('idle postgres connection lost', { error }));
 
-  const query: Sql['query'] = (text, values) => pool.query(text, values === undefined ? undefined : [...values]);
+  const query: Sql['query'] = (text, values) =>
+    pool.query(text, values === undefined ? undefined : [...values]);
   return {
     query,
     transaction: (work) => transaction(pool, work),
@@ -59,7 +63,10 @@ export function createPostgres(options: PostgresOptions, log: Logger): Postgres 
 }
 
 /** Brings the schema up to date; waits when another process is at it. */
-export async function migrate(options: Pick<PostgresOptions, 'url' | 'schema'>, log: Logger): Promise<string[]> {
+export async function migrate(
+  options: Pick<PostgresOptions, 'url' | 'schema'>,
+  log: Logger,
+): Promise<string[]> {
   const done = await runner({
     databaseUrl: options.url,
     dir: new URL('./migrations', import.meta.url).pathname,
@@ -68,7 +75,11 @@ export async function migrate(options: Pick<PostgresOptions, 'url' | 'schema'>, 
     createSchema: true,
     migrationsTable: 'migrations',
     advisoryLockMode: 'wait',
-    logger: { info: () => undefined, warn: (message) => log.warn(message), error: (message) => log.error(message) },
+    logger: {
+      info: () => undefined,
+      warn: (message) => log.warn(message),
+      error: (message) => log.error(message),
+    },
   });
   return done.map((migration) => migration.name);
 }
@@ -85,7 +96,9 @@ async function transaction<Result>(pool: pg.Pool, work: (sql: Sql) => Promise<Re
     let broken: Error | undefined;
     try {
       await client.query('begin');
-      const result = await work({ query: (text, values) => client.query(text, values === undefined ? undefined : [...values]) });
+      const result = await work({
+        query: (text, values) => client.query(text, values === undefined ? undefined : [...values]),
+      });
       await client.query('commit');
       return result;
     } catch (error) {
@@ -109,15 +122,20 @@ async function exclusively<Result>(
   const client = await pool.connect();
   let broken: Error | undefined;
   try {
-    const locked = await client.query<{ locked: boolean }>('select pg_try_advisory_lock(hashtextextended($1, 0)) as locked', [name]);
+    const locked = await client.query<{ locked: boolean }>(
+      'select pg_try_advisory_lock(hashtextextended($1, 0)) as locked',
+      [name],
+    );
     if (locked.rows[0]?.locked !== true) return undefined;
     try {
       return await work();
     } finally {
       // A lock that cannot be given back ends with its connection.
-      await client.query('select pg_advisory_unlock(hashtextextended($1, 0))', [name]).catch((cause: Error) => {
-        broken = cause;
-      });
+      await client
+        .query('select pg_advisory_unlock(hashtextextended($1, 0))', [name])
+        .catch((cause: Error) => {
+          broken = cause;
+        });
     }
   } finally {
     client.release(broken);

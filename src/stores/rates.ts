@@ -15,14 +15,21 @@ export type ProviderRate = { readonly rpm?: number; readonly tpm?: number; reado
 
 export type RateOutcome =
   | { readonly kind: 'admitted' }
-  | { readonly kind: 'wait'; readonly ms: number; readonly dimension: 'rpm' | 'tpm' | 'maxParallel' | 'cooldown' };
+  | {
+      readonly kind: 'wait';
+      readonly ms: number;
+      readonly dimension: 'rpm' | 'tpm' | 'maxParallel' | 'cooldown';
+    };
 
 /** Five seconds of the requests, at least one; a whole minute of the tokens. */
 const RPM_BURST_SECONDS = 5;
 
 export type Rates = ReturnType<typeof createRates>;
 
-export function createRates(redis: Redis, options: { readonly leaseMs: number; readonly limitOf: (provider: string) => ProviderRate }) {
+export function createRates(
+  redis: Redis,
+  options: { readonly leaseMs: number; readonly limitOf: (provider: string) => ProviderRate },
+) {
   return {
     /** Takes a permit for one request of `tokens`, or tells the exact wait. Idempotent in the attempt key. */
     async admit(provider: string, attemptKey: string, tokens: number): Promise<RateOutcome> {
@@ -37,11 +44,19 @@ export function createRates(redis: Redis, options: { readonly leaseMs: number; r
       if (answer[0] === 'OK') return { kind: 'admitted' };
       const [, ms, dimension] = answer;
       // Those who wait for a place must not come back all at once.
-      return { kind: 'wait', ms: dimension === 'maxParallel' ? Math.ceil(ms * (0.5 + Math.random())) : ms, dimension };
+      return {
+        kind: 'wait',
+        ms: dimension === 'maxParallel' ? Math.ceil(ms * (0.5 + Math.random())) : ms,
+        dimension,
+      };
     },
 
     /** Ends a permit. `tokens` is what was really used; `sent: false` gives the whole request back. */
-    async giveBack(provider: string, attemptKey: string, used: { tokens: number; sent: boolean }): Promise<void> {
+    async giveBack(
+      provider: string,
+      attemptKey: string,
+      used: { tokens: number; sent: boolean },
+    ): Promise<void> {
       const { rpm = 0, tpm = 0 } = options.limitOf(provider);
       const keys = rateKeys(redis.prefix, provider);
       await redis.run(

@@ -37,7 +37,9 @@ export type RedisOptions = {
 
 /** Reads `scripts/<name>.lua`, after those it builds on. */
 export function loadScript(...names: readonly string[]): Script {
-  const lua = names.map((name) => readFileSync(new URL(`./scripts/${name}.lua`, import.meta.url), 'utf8')).join('\n');
+  const lua = names
+    .map((name) => readFileSync(new URL(`./scripts/${name}.lua`, import.meta.url), 'utf8'))
+    .join('\n');
   return { lua, sha: createHash('sha1').update(lua).digest('hex') };
 }
 
@@ -108,7 +110,9 @@ export async function checkRedis(redis: Redis, options: RedisOptions, timeoutMs 
 /** Whether an error says that Redis is away or cannot serve, and not that a command was wrong. */
 export function isRedisOutage(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
-  return error.name !== 'ReplyError' || /^(LOADING|READONLY|OOM|MASTERDOWN|CLUSTERDOWN|BUSY)\b/.test(error.message);
+  return (
+    error.name !== 'ReplyError' || /^(LOADING|READONLY|OOM|MASTERDOWN|CLUSTERDOWN|BUSY)\b/.test(error.message)
+  );
 }
 
 async function run(

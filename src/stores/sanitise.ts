@@ -19,7 +19,10 @@ export function sanitise(value: unknown, depth = 0): unknown {
   if (Array.isArray(value)) return value.slice(0, MAX_ENTRIES).map((entry) => sanitise(entry, depth + 1));
   const entries = Object.entries(value).slice(0, MAX_ENTRIES);
   return Object.fromEntries(
-    entries.map(([key, entry]) => [sanitiseText(key), SECRET_KEY.test(key) ? '[redacted]' : sanitise(entry, depth + 1)]),
+    entries.map(([key, entry]) => [
+      sanitiseText(key),
+      SECRET_KEY.test(key) ? '[redacted]' : sanitise(entry, depth + 1),
+    ]),
   );
 }
 

@@ -1,11 +1,11 @@
 // Every store of one process, on top of its two connections. Opening and closing those is up to who composes the process.
 
-import type { DefaultLimits } from './limits.ts';
 import { createAccounts } from './accounts.ts';
 import { createEvents, type EventOptions } from './events.ts';
 import { createGate } from './gate.ts';
 import { createHydrate } from './hydrate.ts';
 import { createLedger } from './ledger.ts';
+import type { DefaultLimits } from './limits.ts';
 import { createLimits } from './limits.ts';
 import type { Postgres } from './postgres.ts';
 import { createRates, type ProviderRate } from './rates.ts';

@@ -12,7 +12,12 @@ import { toStored } from './limits.ts';
 import { writeMilestones } from './milestones.ts';
 import type { Postgres, Sql } from './postgres.ts';
 
-export type TaskStep = { readonly stepId: string; readonly callKey?: string; readonly status: string; readonly model?: string };
+export type TaskStep = {
+  readonly stepId: string;
+  readonly callKey?: string;
+  readonly status: string;
+  readonly model?: string;
+};
 
 export type TaskRow = {
   readonly taskId: string;
@@ -31,7 +36,9 @@ export type TaskRow = {
   readonly endedAt: Date | undefined;
   readonly resultText: string | undefined;
   readonly steps: readonly TaskStep[];
-  readonly error: { readonly type: string; readonly message: string; readonly details: FailureDetails | undefined } | undefined;
+  readonly error:
+    | { readonly type: string; readonly message: string; readonly details: FailureDetails | undefined }
+    | undefined;
   readonly waiting: { readonly reason: string; readonly until?: string } | undefined;
   readonly usage: UsageTotals;
   readonly nanoUsd: bigint;
@@ -73,20 +80,34 @@ export function createTasks(postgres: Postgres) {
 
     /** Takes back a row whose workflow could not be started. */
     async unqueue(taskId: string): Promise<void> {
-      await postgres.query("delete from tasks where task_id = $1 and run_id is null and status = 'queued'", [taskId]);
+      await postgres.query("delete from tasks where task_id = $1 and run_id is null and status = 'queued'", [
+        taskId,
+      ]);
     },
 
     /** First thing of a run; also for tasks started by a plain client. Idempotent per run: true the first time. */
-    begin: (task: NewTask & { readonly runId: string }, events: readonly EventDraft[]) => begin(postgres, task, events),
+    begin: (task: NewTask & { readonly runId: string }, events: readonly EventDraft[]) =>
+      begin(postgres, task, events),
 
     /** Closes the row once; a second call changes nothing and writes no events. */
-    end: (task: { taskId: string; runId: string }, end: TaskEnd, events: readonly EventDraft[]) => endTask(postgres, task, end, events),
+    end: (task: { taskId: string; runId: string }, end: TaskEnd, events: readonly EventDraft[]) =>
+      endTask(postgres, task, end, events),
 
     /** What the task is doing or waiting for, as its readers see it. No effect on an ended task. */
-    async note(taskId: string, runId: string, state: { status: TaskStatus; phase: string; waiting?: TaskRow['waiting'] }): Promise<void> {
+    async note(
+      taskId: string,
+      runId: string,
+      state: { status: TaskStatus; phase: string; waiting?: TaskRow['waiting'] },
+    ): Promise<void> {
       await postgres.query(
         'update tasks set status = $3, phase = $4, waiting = $5 where task_id = $1 and run_id = $2 and ended_at is null',
-        [taskId, runId, state.status, state.phase, state.waiting === undefined ? null : JSON.stringify(state.waiting)],
+        [
+          taskId,
+          runId,
+          state.status,
+          state.phase,
+          state.waiting === undefined ? null : JSON.stringify(state.waiting),
+        ],
       );
     },
 
@@ -110,7 +131,7 @@ export function createTasks(postgres: Postgres) {
         postgres,
         `($1::text is null or t.tenant_id = $1) and ($2::text is null or t.user_id = $2) and ($3::text is null or t.session_id = $3)
          and ($4::text is null or t.status = $4)
-         and ($5::timestamptz is null or (date_trunc('milliseconds', t.created_at), t.task_id) < ($5, $6))`,
+         and ($5::timestamptz is null or (t.created_at, t.task_id) < ($5, $6))`,
         [
           filter.tenantId ?? null,
           filter.userId ?? null,
@@ -131,13 +152,20 @@ export function createTasks(postgres: Postgres) {
     },
 
     /** Tasks without an end that are older than a moment, for the reconciler; oldest first. */
-    async open(olderThanMs: number, limit: number): Promise<readonly { taskId: string; runId: string | undefined; tenantId: string }[]> {
+    async open(
+      olderThanMs: number,
+      limit: number,
+    ): Promise<readonly { taskId: string; runId: string | undefined; tenantId: string }[]> {
       const { rows } = await postgres.query<{ task_id: string; run_id: string | null; tenant_id: string }>(
         `select task_id, run_id, tenant_id from tasks
          where ended_at is null and created_at < now() - make_interval(secs => $1 / 1000.0) order by created_at limit $2`,
         [olderThanMs, limit],
       );
-      return rows.map((row) => ({ taskId: row.task_id, runId: row.run_id ?? undefined, tenantId: row.tenant_id }));
+      return rows.map((row) => ({
+        taskId: row.task_id,
+        runId: row.run_id ?? undefined,
+        tenantId: row.tenant_id,
+      }));
     },
   };
 }
@@ -151,15 +179,28 @@ async function queue(sql: Sql, task: NewTask): Promise<boolean> {
  * A row of the same run stays as it is. A row of another run (an id used again, a reset, a queued row) is taken over; its epoch stays,
  * so that sequence numbers go on.
  */
-function begin(postgres: Postgres, task: NewTask & { readonly runId: string }, events: readonly EventDraft[]): Promise<boolean> {
+function begin(
+  postgres: Postgres,
+  task: NewTask & { readonly runId: string },
+  events: readonly EventDraft[],
+): Promise<boolean> {
   return postgres.transaction(async (sql) => {
-    const { rowCount } = await insertRow(sql, task, 'running', 'where tasks.run_id is distinct from excluded.run_id');
+    const { rowCount } = await insertRow(
+      sql,
+      task,
+      'running',
+      'where tasks.run_id is distinct from excluded.run_id',
+    );
     if (rowCount !== 1) return false;
     await sql.query(
       `insert into budgets (tenant_id, scope, scope_id, limits) values ($1, 'task', $2, $3) on conflict do nothing`,
       [task.input.tenantId, task.taskId, JSON.stringify(task.limits.map(toStored))],
     );
-    await writeMilestones(sql, { taskId: task.taskId, runId: task.runId, tenantId: task.input.tenantId }, events);
+    await writeMilestones(
+      sql,
+      { taskId: task.taskId, runId: task.runId, tenantId: task.input.tenantId },
+      events,
+    );
     return true;
   });
 }
@@ -245,7 +286,12 @@ type SelectedRow = {
   nano: bigint;
 };
 
-async function select(sql: Sql, condition: string, values: readonly unknown[], limit: number): Promise<readonly TaskRow[]> {
+async function select(
+  sql: Sql,
+  condition: string,
+  values: readonly unknown[],
+  limit: number,
+): Promise<readonly TaskRow[]> {
   const { rows } = await sql.query<SelectedRow>(
     `select t.*, l.* from tasks t cross join lateral (
        select coalesce(sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens), 0) as input_tokens,

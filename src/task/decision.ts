@@ -21,7 +21,12 @@ export type CallOutcome =
   | { readonly kind: 'wait'; readonly reason: WaitReason; readonly ms: number; readonly limit: string }
   /** Only other calls' holds stand in the way: look again after `ms`, and fail with `failure` once that took too long. */
   | { readonly kind: 'held'; readonly ms: number; readonly limit: string; readonly failure: FailureDetails }
-  | { readonly kind: 'unavailable'; readonly reason: string; readonly model: string; readonly retryAfterMs?: number }
+  | {
+      readonly kind: 'unavailable';
+      readonly reason: string;
+      readonly model: string;
+      readonly retryAfterMs?: number;
+    }
   | { readonly kind: 'refuse'; readonly failure: FailureDetails };
 
 /** The settings that shape one task, taken once by `begin` and recorded, so that a replay sees the same. */

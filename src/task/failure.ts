@@ -35,7 +35,12 @@ export type BudgetExceededDetails = {
 };
 
 export type ModelFailureDetails = {
-  readonly type: 'RateLimited' | 'RequestRejected' | 'NoModelAvailable' | 'DeadlineExceeded' | 'ContentRefused';
+  readonly type:
+    | 'RateLimited'
+    | 'RequestRejected'
+    | 'NoModelAvailable'
+    | 'DeadlineExceeded'
+    | 'ContentRefused';
   readonly reason: string;
   readonly model?: string;
   readonly status?: number;

@@ -3,7 +3,7 @@
 
 import type { Fault } from './failure.ts';
 import { hasUncleanText } from './json.ts';
-import { MESSAGE_ROLES } from './message.ts';
+import { MESSAGE_ROLES, messageText } from './message.ts';
 import { formatUsd, MAX_LIMIT_NANO_USD, parseUsd } from './money.ts';
 import { cleanText, isCleanText } from './text.ts';
 
@@ -39,7 +39,10 @@ export const inputFields = {
   },
   tier: oneOf(['small', 'medium', 'large']),
   model: field('a model as "provider/model", at most 200 characters', (value) =>
-    typeof value === 'string' && value.length <= 200 && /^[A-Za-z0-9._-]+\/\S+$/.test(value) && isCleanText(value)
+    typeof value === 'string' &&
+    value.length <= 200 &&
+    /^[A-Za-z0-9._-]+\/\S+$/.test(value) &&
+    isCleanText(value)
       ? value
       : undefined,
   ),
@@ -47,10 +50,15 @@ export const inputFields = {
   temperature: field('a number from 0 to 2', (value) =>
     typeof value === 'number' && value >= 0 && value <= 2 ? value : undefined,
   ),
-  responseFormat: { expected: 'text, json, or {type: text | json | json_schema, schema}', parse: parseResponseFormat },
+  responseFormat: {
+    expected: 'text, json, or {type: text | json | json_schema, schema}',
+    parse: parseResponseFormat,
+  },
   tools: {
     ...field('a list of at most 64 names', (value) =>
-      Array.isArray(value) && value.length <= 64 && value.every((name) => typeof name === 'string' && ID_PATTERN.test(name))
+      Array.isArray(value) &&
+      value.length <= 64 &&
+      value.every((name) => typeof name === 'string' && ID_PATTERN.test(name))
         ? value
         : undefined,
     ),
@@ -72,14 +80,27 @@ export const inputFields = {
       : undefined,
   ),
   abort: { ...oneOf(['cancel'], ['detach', 'drain']), defaultValue: 'cancel' },
-  labels: { ...field('at most 20 labels, each an id with a text of at most 256 characters', parseLabels), defaultValue: {} },
+  labels: {
+    ...field('at most 20 labels, each an id with a text of at most 256 characters', parseLabels),
+    defaultValue: {},
+  },
 } as const satisfies Record<string, InputField>;
 
 /** A value as an error message shows it: its JSON, at most 100 characters, cut at a character. */
 export function describeValue(value: unknown): string {
-  const text = cleanText(typeof value === 'string' ? JSON.stringify(value.slice(0, 200)) : (JSON.stringify(value) ?? String(value)));
+  const text = cleanText(
+    typeof value === 'string'
+      ? JSON.stringify(value.slice(0, 200))
+      : (JSON.stringify(value) ?? String(value)),
+  );
   const characters = Array.from(text.slice(0, 220));
   return characters.length <= 100 ? characters.join('') : `${characters.slice(0, 99).join('')}…`;
+}
+
+/** A field that nobody knows. Its name is a stranger's text and stands in failures, so it is cut and cleaned. */
+export function unknownFieldFault(prefix: string, name: string, value: unknown): Fault {
+  const shown = cleanText(name.slice(0, 100));
+  return { path: `${prefix}${shown}`, expected: 'no such field', got: describeValue(value) };
 }
 
 function ok(value: unknown): FieldResult {
@@ -102,7 +123,9 @@ function field(expected: string, parse: (value: unknown) => unknown): InputField
 }
 
 function id(): InputField {
-  return field(ID_EXPECTED, (value) => (typeof value === 'string' && ID_PATTERN.test(value) ? value : undefined));
+  return field(ID_EXPECTED, (value) =>
+    typeof value === 'string' && ID_PATTERN.test(value) ? value : undefined,
+  );
 }
 
 function integer(min: number, max: number): InputField {
@@ -141,16 +164,17 @@ function object(fields: Readonly<Record<string, InputField>>): InputField {
   return {
     expected,
     parse: (value, path) => {
-      if (typeof value !== 'object' || value === null || Array.isArray(value)) return fault(path, expected, value);
+      if (typeof value !== 'object' || value === null || Array.isArray(value))
+        return fault(path, expected, value);
       const faults: Fault[] = [];
       const parsed: Record<string, unknown> = {};
       for (const name of Object.keys(value))
         if (!Object.hasOwn(fields, name))
-          faults.push({ path: `${path}.${name.slice(0, 100)}`, expected: 'no such field', got: describeValue(Reflect.get(value, name)) });
+          faults.push(unknownFieldFault(`${path}.`, name, Reflect.get(value, name)));
       for (const [name, inner] of Object.entries(fields)) {
         const given: unknown = Reflect.get(value, name);
         const result = given === undefined ? ok(inner.defaultValue) : inner.parse(given, `${path}.${name}`);
-        if (result.kind === 'faults') faults.push(...result.faults);
+        if (result.kind === 'faults') for (const one of result.faults) faults.push(one);
         else if (result.value !== undefined) parsed[name] = result.value;
       }
       return faults.length > 0 ? { kind: 'faults', faults } : ok(parsed);
@@ -160,10 +184,14 @@ function object(fields: Readonly<Record<string, InputField>>): InputField {
 
 function parseMessages(value: unknown, path: string): FieldResult {
   if (!Array.isArray(value) || value.length === 0 || value.length > 1000)
-    return fault(path, 'a list of 1 to 1000 messages', Array.isArray(value) ? `${value.length} messages` : value);
+    return fault(
+      path,
+      'a list of 1 to 1000 messages',
+      Array.isArray(value) ? `${value.length} messages` : value,
+    );
   const faults = value.flatMap((message: unknown, index) => messageFaults(message, `${path}.${index}`));
   if (faults.length > 0) return { kind: 'faults', faults };
-  const hasText = value.some((message) => message.role === 'user' && JSON.stringify(message.content).length > 2);
+  const hasText = value.some((message) => message.role === 'user' && messageText(message).trim() !== '');
   return hasText ? ok(value) : fault(path, 'at least one user message with a text', value);
 }
 
@@ -172,24 +200,39 @@ function messageFaults(message: unknown, path: string): Fault[] {
     return [{ path, expected: 'a message {role, content}', got: describeValue(message) }];
   const faults: Fault[] = [];
   const { role, content, ...rest } = message as Record<string, unknown>;
-  for (const [name, extra] of Object.entries(rest))
-    faults.push({ path: `${path}.${name.slice(0, 100)}`, expected: 'no such field', got: describeValue(extra) });
+  for (const [name, extra] of Object.entries(rest)) faults.push(unknownFieldFault(`${path}.`, name, extra));
   if (!MESSAGE_ROLES.some((known) => known === role))
-    faults.push({ path: `${path}.role`, expected: `one of ${MESSAGE_ROLES.join(', ')}`, got: describeValue(role) });
+    faults.push({
+      path: `${path}.role`,
+      expected: `one of ${MESSAGE_ROLES.join(', ')}`,
+      got: describeValue(role),
+    });
   // A tool's answer needs the call it answers, which comes with tools.
   if (role === 'tool')
-    faults.push({ path: `${path}.role`, expected: `one of system, user, assistant (${NOT_YET}: tool)`, got: '"tool"' });
+    faults.push({
+      path: `${path}.role`,
+      expected: `one of system, user, assistant (${NOT_YET}: tool)`,
+      got: '"tool"',
+    });
   return [...faults, ...contentFaults(content, `${path}.content`)];
 }
 
 function contentFaults(content: unknown, path: string): Fault[] {
   const expected = 'a text without NUL and lone surrogates, or a list of {type: "text", text}';
-  if (typeof content === 'string') return isCleanText(content) ? [] : [{ path, expected, got: describeValue(content) }];
-  if (!Array.isArray(content) || content.length === 0) return [{ path, expected, got: describeValue(content) }];
+  if (typeof content === 'string')
+    return isCleanText(content) ? [] : [{ path, expected, got: describeValue(content) }];
+  if (!Array.isArray(content) || content.length === 0)
+    return [{ path, expected, got: describeValue(content) }];
   return content.flatMap((part: unknown, index) => {
     const type: unknown = typeof part === 'object' && part !== null ? Reflect.get(part, 'type') : undefined;
     const text: unknown = typeof part === 'object' && part !== null ? Reflect.get(part, 'text') : undefined;
-    if (type === 'text' && typeof text === 'string' && isCleanText(text) && Object.keys(Object(part)).length === 2) return [];
+    if (
+      type === 'text' &&
+      typeof text === 'string' &&
+      isCleanText(text) &&
+      Object.keys(Object(part)).length === 2
+    )
+      return [];
     return [{ path: `${path}.${index}`, expected: '{type: "text", text}', got: describeValue(part) }];
   });
 }
@@ -197,7 +240,8 @@ function contentFaults(content: unknown, path: string): Fault[] {
 function parseResponseFormat(value: unknown, path: string): FieldResult {
   const expected = 'text, json, or {type: text | json | json_schema, schema}';
   if (value === 'text' || value === 'json') return ok({ type: value });
-  if (typeof value !== 'object' || value === null || hasUncleanText(value)) return fault(path, expected, value);
+  if (typeof value !== 'object' || value === null || hasUncleanText(value))
+    return fault(path, expected, value);
   const { type, name, schema, ...rest } = value as Record<string, unknown>;
   if (Object.keys(rest).length > 0) return fault(path, expected, value);
   if ((type === 'text' || type === 'json') && schema === undefined && name === undefined) return ok({ type });
@@ -210,7 +254,8 @@ function parseLabels(value: unknown): unknown {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
   const entries = Object.entries(value);
   const good = entries.every(
-    ([name, text]) => ID_PATTERN.test(name) && typeof text === 'string' && text.length <= 256 && isCleanText(text),
+    ([name, text]) =>
+      ID_PATTERN.test(name) && typeof text === 'string' && text.length <= 256 && isCleanText(text),
   );
   return good && entries.length <= 20 ? value : undefined;
 }

@@ -2,7 +2,13 @@
 // gateway calls it too. Faults are collected, never thrown.
 
 import type { Fault } from './failure.ts';
-import { describeValue, ID_PATTERN, type InputField, inputFields } from './input-fields.ts';
+import {
+  describeValue,
+  ID_PATTERN,
+  type InputField,
+  inputFields,
+  unknownFieldFault,
+} from './input-fields.ts';
 import { isTooDeep, MAX_JSON_DEPTH } from './json.ts';
 import type { Message, ResponseFormat } from './message.ts';
 import { utf8Bytes } from './text.ts';
@@ -57,12 +63,16 @@ const MAX_FAULTS = 20;
 /** Checks an input and fills in defaults. All faults are reported at once, at most 20. */
 export function parseTaskInput(value: unknown): ParsedInput {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
-    return invalid([{ path: '', expected: 'an object', got: Array.isArray(value) ? 'a list' : describeValue(value) }]);
+    return invalid([
+      { path: '', expected: 'an object', got: Array.isArray(value) ? 'a list' : describeValue(value) },
+    ]);
   if (isTooDeep(value))
     return invalid([{ path: '', expected: `at most ${MAX_JSON_DEPTH} levels of nesting`, got: 'more' }]);
   const bytes = utf8Bytes(JSON.stringify(value));
   if (bytes > MAX_INPUT_BYTES)
-    return invalid([{ path: '', expected: `at most ${MAX_INPUT_BYTES} bytes of JSON`, got: `${bytes} bytes` }]);
+    return invalid([
+      { path: '', expected: `at most ${MAX_INPUT_BYTES} bytes of JSON`, got: `${bytes} bytes` },
+    ]);
 
   const given = value as Readonly<Record<string, unknown>>;
   const faults: Fault[] = [...unknownFieldFaults(given), ...exclusiveFaults(given)];
@@ -74,7 +84,8 @@ export function parseTaskInput(value: unknown): ParsedInput {
       continue;
     }
     const result = field.parse(given[name], name);
-    if (result.kind === 'faults') faults.push(...result.faults);
+    // One by one: a spread of a hundred thousand faults overflows the stack.
+    if (result.kind === 'faults') for (const fault of result.faults) faults.push(fault);
     else if (result.value !== undefined) parsed[name] = result.value;
   }
   if (faults.length > 0) return invalid(faults);
@@ -92,7 +103,11 @@ export function isId(text: string): boolean {
 /** The fault of a bad workflow id, or nothing. A workflow cannot refuse its own id before it runs. */
 export function taskIdFault(taskId: string): Fault | undefined {
   if (isId(taskId)) return undefined;
-  return { path: 'taskId', expected: 'an id of 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -', got: describeValue(taskId) };
+  return {
+    path: 'taskId',
+    expected: 'an id of 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -',
+    got: describeValue(taskId),
+  };
 }
 
 function invalid(faults: readonly Fault[]): ParsedInput {
@@ -102,7 +117,7 @@ function invalid(faults: readonly Fault[]): ParsedInput {
 function unknownFieldFaults(given: Readonly<Record<string, unknown>>): Fault[] {
   return Object.keys(given)
     .filter((name) => !Object.hasOwn(inputFields, name))
-    .map((name) => ({ path: name.slice(0, 100), expected: 'no such field', got: describeValue(given[name]) }));
+    .map((name) => unknownFieldFault('', name, given[name]));
 }
 
 function exclusiveFaults(given: Readonly<Record<string, unknown>>): Fault[] {

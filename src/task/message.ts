@@ -10,9 +10,15 @@ export type Message = { readonly role: MessageRole; readonly content: string | r
 export type ResponseFormat =
   | { readonly type: 'text' }
   | { readonly type: 'json' }
-  | { readonly type: 'json_schema'; readonly name?: string; readonly schema: Readonly<Record<string, unknown>> };
+  | {
+      readonly type: 'json_schema';
+      readonly name?: string;
+      readonly schema: Readonly<Record<string, unknown>>;
+    };
 
 /** The text of a message, its parts joined. */
 export function messageText(message: Message): string {
-  return typeof message.content === 'string' ? message.content : message.content.map((part) => part.text).join('');
+  return typeof message.content === 'string'
+    ? message.content
+    : message.content.map((part) => part.text).join('');
 }

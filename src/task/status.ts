@@ -13,7 +13,12 @@ export const TASK_STATUSES = [
 
 export type TaskStatus = (typeof TASK_STATUSES)[number];
 
-export const ENDED_STATUSES = ['completed', 'partial', 'failed', 'cancelled'] as const satisfies readonly TaskStatus[];
+export const ENDED_STATUSES = [
+  'completed',
+  'partial',
+  'failed',
+  'cancelled',
+] as const satisfies readonly TaskStatus[];
 
 export type EndedStatus = (typeof ENDED_STATUSES)[number];
 

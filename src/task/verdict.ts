@@ -53,7 +53,10 @@ const FIRST_UNHINTED_WAIT_MS = 1_000;
 const LONGEST_UNHINTED_WAIT_MS = 30_000;
 
 /** The verdict on one failed attempt. `aborted` is not a provider's fault and has no row. */
-export function judge(fault: ProviderFault & { kind: Exclude<ProviderFaultKind, 'aborted'> }, context: VerdictContext): Verdict {
+export function judge(
+  fault: ProviderFault & { kind: Exclude<ProviderFaultKind, 'aborted'> },
+  context: VerdictContext,
+): Verdict {
   switch (fault.kind) {
     case 'bad_request':
       return refuse('RequestRejected', 'the provider answered that the request is wrong', fault, context);
@@ -132,14 +135,22 @@ function waitOrFail(
 }
 
 function throttled(fault: ProviderFault, context: VerdictContext): Verdict {
-  const ms = fault.retryAfterMs ?? Math.min(FIRST_UNHINTED_WAIT_MS * 2 ** context.unhintedWaits, LONGEST_UNHINTED_WAIT_MS);
+  const ms =
+    fault.retryAfterMs ??
+    Math.min(FIRST_UNHINTED_WAIT_MS * 2 ** context.unhintedWaits, LONGEST_UNHINTED_WAIT_MS);
   if (ms < context.remainingMs) return { kind: 'wait', ms };
-  return refuse('RateLimited', 'the provider is throttling until after the deadline', { ...fault, retryAfterMs: ms }, context);
+  return refuse(
+    'RateLimited',
+    'the provider is throttling until after the deadline',
+    { ...fault, retryAfterMs: ms },
+    context,
+  );
 }
 
 function mayRetry(context: VerdictContext): boolean {
   return (
-    context.failedAttempts < context.attemptsPerCandidate && context.failedAttemptsOfCall < context.attemptsPerCall
+    context.failedAttempts < context.attemptsPerCandidate &&
+    context.failedAttemptsOfCall < context.attemptsPerCall
   );
 }
 

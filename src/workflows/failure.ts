@@ -20,5 +20,7 @@ export function failureDetailsOf(error: unknown): FailureDetails | undefined {
   if (!(error instanceof ApplicationFailure)) return undefined;
   const details: unknown = error.details?.[0];
   // Made by taskFailure in this very workflow, or by nothing that carries such details.
-  return typeof details === 'object' && details !== null && 'type' in details ? (details as FailureDetails) : undefined;
+  return typeof details === 'object' && details !== null && 'type' in details
+    ? (details as FailureDetails)
+    : undefined;
 }

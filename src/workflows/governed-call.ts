@@ -67,7 +67,8 @@ async function visitOnce(
   const { input, settings, stepId, n } = call;
   const { workflowId, runId } = workflowInfo();
   const remainingMs = at.endsAt - now();
-  if (remainingMs <= 0) throw taskFailure({ type: 'DeadlineExceeded', reason: 'no time was left for the call', model: at.model });
+  if (remainingMs <= 0)
+    throw taskFailure({ type: 'DeadlineExceeded', reason: 'no time was left for the call', model: at.model });
   const activities = modelActivities({
     settings,
     // Without the run id: a reset replays it.
@@ -94,7 +95,11 @@ async function visitOnce(
     });
   } catch (error) {
     if (error instanceof ActivityFailure && error.cause instanceof TimeoutFailure)
-      throw taskFailure({ type: 'DeadlineExceeded', reason: 'the call did not end in time', model: at.model });
+      throw taskFailure({
+        type: 'DeadlineExceeded',
+        reason: 'the call did not end in time',
+        model: at.model,
+      });
     throw error;
   }
 }

@@ -21,13 +21,21 @@ const NORMAL_TRY = '30s';
  * Runs `begin` or `finish` as a local activity, once; when that fails (a store is away), the same function as a normal activity with
  * retries, so that an outage holds no workflow-task slot.
  */
-export async function localFirst<Result>(summary: string, work: (activities: Remote) => Promise<Result>): Promise<Result> {
-  const local = proxyLocalActivities<Activities>({ startToCloseTimeout: LOCAL_TRY, retry: { maximumAttempts: 1 } });
+export async function localFirst<Result>(
+  summary: string,
+  work: (activities: Remote) => Promise<Result>,
+): Promise<Result> {
+  const local = proxyLocalActivities<Activities>({
+    startToCloseTimeout: LOCAL_TRY,
+    retry: { maximumAttempts: 1 },
+  });
   try {
     return await work(local as Remote); // the same functions, with other options
   } catch (error) {
     if (isCancellation(error)) throw error;
-    return work(proxyActivities<Activities>({ startToCloseTimeout: NORMAL_TRY, summary: toSummary(summary) }));
+    return work(
+      proxyActivities<Activities>({ startToCloseTimeout: NORMAL_TRY, summary: toSummary(summary) }),
+    );
   }
 }
 

@@ -1,7 +1,13 @@
 // The workflow of one task: checks its input, begins, makes its calls, finishes. It reads no configuration, environment, clock or
 // metric of its own; what it needs of them comes recorded from `begin`.
 
-import { CancellationScope, defineQuery, isCancellation, setHandler, workflowInfo } from '@temporalio/workflow';
+import {
+  CancellationScope,
+  defineQuery,
+  isCancellation,
+  setHandler,
+  workflowInfo,
+} from '@temporalio/workflow';
 import type { BeginOutcome, TaskSettings } from '../task/decision.ts';
 import type { FailureDetails, Fault } from '../task/failure.ts';
 import { failureMessage } from '../task/failure.ts';
@@ -25,7 +31,9 @@ export async function runTask(raw: unknown): Promise<TaskResult> {
   setHandler(statusQuery, () => progress.report);
   const { workflowId: taskId, runId } = workflowInfo();
 
-  const begun = await localFirst<BeginOutcome>('begin', (activities) => activities.begin({ taskId, runId, input }));
+  const begun = await localFirst<BeginOutcome>('begin', (activities) =>
+    activities.begin({ taskId, runId, input }),
+  );
   if (begun.kind === 'invalid') throw invalid(begun.faults);
   const { settings } = begun;
   if (settings.searchAttributes) upsertMissing(input, settings.strategy);
@@ -37,7 +45,11 @@ export async function runTask(raw: unknown): Promise<TaskResult> {
   return runToEnd(task);
 }
 
-type RunningTask = { readonly input: TaskInput; readonly settings: TaskSettings; readonly progress: Progress };
+type RunningTask = {
+  readonly input: TaskInput;
+  readonly settings: TaskSettings;
+  readonly progress: Progress;
+};
 
 const STEP_ID = 'answer';
 
@@ -72,7 +84,10 @@ async function runToEnd(task: RunningTask): Promise<TaskResult> {
 }
 
 function finishFailed(task: RunningTask, details: FailureDetails) {
-  return finish(task, { status: 'failed', error: { type: details.type, message: failureMessage(details), details } });
+  return finish(task, {
+    status: 'failed',
+    error: { type: details.type, message: failureMessage(details), details },
+  });
 }
 
 type End = {
@@ -88,11 +103,24 @@ function finish(task: RunningTask, end: End) {
   const { strategy, maxTextBytes } = task.settings;
   return CancellationScope.nonCancellable(async () => {
     const finished = await localFirst('finish', (activities) =>
-      activities.finish({ taskId, runId, tenantId, strategy, priority: task.input.priority, maxTextBytes, ...end }),
+      activities.finish({
+        taskId,
+        runId,
+        tenantId,
+        strategy,
+        priority: task.input.priority,
+        maxTextBytes,
+        ...end,
+      }),
     );
     const tokens = finished.usage.inputTokens + finished.usage.outputTokens;
     if (task.settings.searchAttributes) upsertEnd({ status: end.status, costUsd: finished.costUsd, tokens });
-    task.progress.update({ phase: end.status, usage: finished.usage, costUsd: finished.costUsd, waiting: null });
+    task.progress.update({
+      phase: end.status,
+      usage: finished.usage,
+      costUsd: finished.costUsd,
+      waiting: null,
+    });
     return finished;
   });
 }
@@ -101,7 +129,10 @@ function finish(task: RunningTask, end: End) {
 function checkInput(raw: unknown): TaskInput {
   const parsed = parseTaskInput(raw);
   const idFault = taskIdFault(workflowInfo().workflowId);
-  const faults = [...(idFault === undefined ? [] : [idFault]), ...(parsed.kind === 'invalid' ? parsed.faults : [])];
+  const faults = [
+    ...(idFault === undefined ? [] : [idFault]),
+    ...(parsed.kind === 'invalid' ? parsed.faults : []),
+  ];
   if (faults.length > 0 || parsed.kind === 'invalid') throw invalid(faults);
   return parsed.input;
 }

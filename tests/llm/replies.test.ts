@@ -188,3 +188,15 @@ test('an answer leaves its connection to the next request', async () => {
   // The pool may open a second one in the moment before the first is free again.
   expect(wire.connections()).toBeLessThanOrEqual(2);
 });
+
+test('a count that a later event names without a value stays as it was', async () => {
+  const delta = '"usage":{"output_tokens":15}';
+  expect(ANTHROPIC_ANSWER).toContain(delta);
+  const body = ANTHROPIC_ANSWER.replace(
+    delta,
+    '"usage":{"output_tokens":15,"input_tokens":null,"cache_read_input_tokens":null}',
+  );
+  await using wire = await startWire(stream(body));
+  const reply = await modelsAt(wire.url, 'anthropic').stream(callFor('p/m').request);
+  expect(reply.usage).toMatchObject({ inputTokens: 25, cacheReadTokens: 300, outputTokens: 15 });
+});

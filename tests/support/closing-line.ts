@@ -8,7 +8,9 @@ export default class ClosingLine implements Reporter {
     for (const module of modules)
       for (const test of module.children.allTests()) counts[test.result().state] += 1;
     // A file that could not be loaded has no tests to count, but it failed.
-    const broken = modules.filter((module) => module.state() === 'failed' && module.errors().length > 0).length;
+    const broken = modules.filter(
+      (module) => module.state() === 'failed' && module.errors().length > 0,
+    ).length;
     const skipped = counts.skipped + counts.pending;
     const tail = skipped > 0 ? `, ${skipped} skipped` : '';
     process.stdout.write(`\n${counts.passed} passed, ${counts.failed + broken} failed${tail}\n`);

@@ -9,7 +9,11 @@ import { join } from 'node:path';
 import { Client, Connection } from '@temporalio/client';
 import { bundleWorkflowCode } from '@temporalio/worker';
 import { inject } from 'vitest';
-import { type SimulatedProvider, type SimulatedProviderOptions, startSimulatedProvider } from '../../dev/simulated-provider/server.ts';
+import {
+  type SimulatedProvider,
+  type SimulatedProviderOptions,
+  startSimulatedProvider,
+} from '../../dev/simulated-provider/server.ts';
 import { createTaskClient, type TaskClient } from '../../src/client/task-client.ts';
 import { openTestStores, QUIET, type TestStores } from './stores.ts';
 
@@ -93,7 +97,8 @@ function startWorker(env: NodeJS.ProcessEnv, workers: Set<ChildProcess>): Promis
   workers.add(child);
   let output = '';
   return new Promise((resolve, reject) => {
-    const onExit = (code: number | null) => reject(new Error(`the worker ended with ${code} while starting:\n${output.slice(-4_000)}`));
+    const onExit = (code: number | null) =>
+      reject(new Error(`the worker ended with ${code} while starting:\n${output.slice(-4_000)}`));
     child.once('exit', onExit);
     const read = (chunk: Buffer) => {
       output = (output + chunk.toString()).slice(-100_000);

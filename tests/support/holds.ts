@@ -1,9 +1,9 @@
 // Holds as tests make them: a payer, an estimate, and the loop that hydrates what is missing.
 
-import type { BindingLimit, Estimate, Payer } from '../../src/task/budget.ts';
 import type { GateHold } from '../../src/stores/gate.ts';
 import type { Attempt } from '../../src/stores/ledger.ts';
 import type { Stores } from '../../src/stores/stores.ts';
+import type { BindingLimit, Estimate, Payer } from '../../src/task/budget.ts';
 
 export const NANO = 1_000_000_000n;
 
@@ -15,7 +15,12 @@ export function payerOf(n: string): Payer {
   return { tenantId: `tenant-${n}`, userId: `user-${n}`, taskId: `task-${n}` };
 }
 
-export function limitOn(payer: Payer, kind: 'user' | 'task', amount: bigint, unit: 'usd' | 'tokens' = 'usd'): BindingLimit {
+export function limitOn(
+  payer: Payer,
+  kind: 'user' | 'task',
+  amount: bigint,
+  unit: 'usd' | 'tokens' = 'usd',
+): BindingLimit {
   const id = kind === 'user' ? payer.userId : (payer.taskId ?? '');
   return { unit, amount, window: 'total', hard: true, warnAt: 0.8, scope: { kind, id } };
 }
@@ -28,7 +33,10 @@ export type HoldOptions = {
 };
 
 /** One hold as `calls/admit` makes it. */
-export async function holdOnce(stores: Stores, options: HoldOptions): Promise<Exclude<GateHold, { kind: 'missing' }>> {
+export async function holdOnce(
+  stores: Stores,
+  options: HoldOptions,
+): Promise<Exclude<GateHold, { kind: 'missing' }>> {
   const { payer } = options;
   const { generation } = await stores.ledger.gate(payer.tenantId);
   const callKey = options.attemptKey.slice(0, options.attemptKey.lastIndexOf('#'));

@@ -1,11 +1,15 @@
 // The fault of faults: the only worker is killed in mid-stream, again and again, and every request must still be charged once.
 
-import { compareCharges, type Comparison } from '../../dev/oracle/compare.ts';
+import { type Comparison, compareCharges } from '../../dev/oracle/compare.ts';
 import { loadConfig } from '../../src/config.ts';
 import { eventually } from './eventually.ts';
 import type { Fleet } from './fleet.ts';
 
-export type KillReport = Comparison & { readonly kills: number; readonly completed: number; readonly openHolds: number };
+export type KillReport = Comparison & {
+  readonly kills: number;
+  readonly completed: number;
+  readonly openHolds: number;
+};
 
 /** One task and one kill a round; answers what the oracle says once everything ended. */
 export async function killInMidStream(fleet: Fleet, rounds: number): Promise<KillReport> {
@@ -19,7 +23,9 @@ export async function killInMidStream(fleet: Fleet, rounds: number): Promise<Kil
     });
     taskIds.push(taskId);
     const attemptKey = await eventually(() => {
-      const request = fleet.provider.requests().find((one) => one.attemptKey?.startsWith(`${taskId}:`) && one.outputTokensSent > 2);
+      const request = fleet.provider
+        .requests()
+        .find((one) => one.attemptKey?.startsWith(`${taskId}:`) && one.outputTokensSent > 2);
       if (request?.attemptKey == null) throw new Error(`no stream of ${taskId} yet`);
       return request.attemptKey;
     });
@@ -40,5 +46,10 @@ export async function killInMidStream(fleet: Fleet, rounds: number): Promise<Kil
     pricesOf: (model) => models[model]?.prices ?? [],
     mayBeEstimated: (key) => killed.has(key),
   });
-  return { ...comparison, kills: killed.size, completed: results.filter((one) => one.status === 'completed').length, openHolds };
+  return {
+    ...comparison,
+    kills: killed.size,
+    completed: results.filter((one) => one.status === 'completed').length,
+    openHolds,
+  };
 }

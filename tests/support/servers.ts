@@ -13,7 +13,15 @@ declare module 'vitest' {
   }
 }
 
-const FREE = { gateway: 0, metrics: 0, temporal: 0, temporalUi: 0, redis: 0, postgres: 0, provider: 0 } as const;
+const FREE = {
+  gateway: 0,
+  metrics: 0,
+  temporal: 0,
+  temporalUi: 0,
+  redis: 0,
+  postgres: 0,
+  provider: 0,
+} as const;
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const stateDir = await mkdtemp(join(tmpdir(), 'weir-test-'));

@@ -2,11 +2,11 @@
 
 import { randomBytes } from 'node:crypto';
 import { inject } from 'vitest';
-import type { Limit } from '../../src/task/budget.ts';
 import { createLogger, type Logger } from '../../src/log.ts';
 import { createPostgres, migrate, type Postgres } from '../../src/stores/postgres.ts';
 import { createRedis, type Redis } from '../../src/stores/redis.ts';
 import { createStores, type StoreOptions, type Stores } from '../../src/stores/stores.ts';
+import type { Limit } from '../../src/task/budget.ts';
 
 export type TestStores = AsyncDisposable & {
   readonly stores: Stores;
@@ -25,8 +25,14 @@ export async function openTestStores(options: Partial<StoreOptions> = {}): Promi
   const servers = inject('servers');
   const schema = `t_${randomBytes(6).toString('hex')}`;
   await migrate({ url: servers.postgres, schema }, QUIET);
-  const postgres = createPostgres({ url: servers.postgres, schema, poolSize: 10, statementTimeoutMs: 10_000 }, QUIET);
-  const redis = createRedis({ url: servers.redis, keyPrefix: schema, commandTimeoutMs: 5_000, policyChecked: false }, QUIET);
+  const postgres = createPostgres(
+    { url: servers.postgres, schema, poolSize: 10, statementTimeoutMs: 10_000 },
+    QUIET,
+  );
+  const redis = createRedis(
+    { url: servers.redis, keyPrefix: schema, commandTimeoutMs: 5_000, policyChecked: false },
+    QUIET,
+  );
   await redis.ready(10_000);
   const stores = createStores(postgres, redis, {
     leaseMs: 10_000,

@@ -50,7 +50,8 @@ create table tasks (
   result_text text,
   error jsonb,
   epoch integer not null default 0,
-  created_at timestamptz not null default now(),
+  -- Milliseconds, as the cursor of a listing carries them: two tasks of one millisecond are told apart by their ids.
+  created_at timestamptz(3) not null default now(),
   started_at timestamptz,
   ended_at timestamptz
 );

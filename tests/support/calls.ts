@@ -1,0 +1,127 @@
+// Governed calls of one test: real stores, models that answer what the test wrote down.
+
+import { createBreaker } from '../../src/calls/breaker.ts';
+import type { CallContext, CallDependencies, CallRequest, CallSettings } from '../../src/calls/call.ts';
+import { createCalls, isProviderFailure } from '../../src/calls/govern.ts';
+import { estimateInputTokens } from '../../src/llm/count.ts';
+import type { LanguageModels } from '../../src/llm/language-model.ts';
+import type { Limit } from '../../src/task/budget.ts';
+import { parseTaskInput } from '../../src/task/input.ts';
+import type { PriceEntry } from '../../src/task/price.ts';
+import type { TestStores } from './stores.ts';
+
+export const MODEL = 'simulated/small';
+
+/** One dollar per million tokens in, two out: 1,000 and 2,000 nano-USD a token. */
+export const PRICE: PriceEntry = {
+  validFromMs: 0,
+  input: 1_000_000_000n,
+  cachedInput: 1_000_000_000n,
+  cacheWrite5m: 1_000_000_000n,
+  cacheWrite1h: 1_000_000_000n,
+  output: 2_000_000_000n,
+  above: [],
+};
+
+export const CALL_SETTINGS: CallSettings = {
+  firstTokenMs: 5_000,
+  chunkGapMs: 5_000,
+  attemptMs: 60_000,
+  inlineWaitMs: 250,
+  leaseMs: 10_000,
+  leaseRenewalMs: 100,
+  attemptsPerCandidate: 3,
+  attemptsPerCall: 6,
+  estimatePolicy: 'charge_estimate',
+  rateControl: true,
+  deltaIntervalMs: 5,
+  deltaBytes: 2_048,
+};
+
+export function callDependencies(
+  test: TestStores,
+  models: LanguageModels,
+  settings: Partial<CallSettings> = {},
+): CallDependencies {
+  const breaker = createBreaker(
+    `llm:${MODEL}`,
+    { enabled: true, intervalMs: 60_000, timeoutMs: 30_000, failureThreshold: 5, successThreshold: 1 },
+    { isFailure: isProviderFailure, onChange: () => undefined },
+  );
+  return {
+    ...test.stores,
+    models,
+    catalog: {
+      priceHash: 'hash',
+      modelOf: (id) => (id === MODEL ? { maxOutputTokens: 1_000, prices: [PRICE] } : undefined),
+    },
+    tokens: {
+      upperBound: estimateInputTokens,
+      count: async (text) => text.split(' ').filter((word) => word !== '').length,
+    },
+    breakerOf: () => breaker,
+    messagesOf: async ({ taskId }) =>
+      taskId === undefined ? undefined : (await test.stores.tasks.messages(taskId)).messages,
+    settings: { ...CALL_SETTINGS, ...settings },
+    meter: {
+      attemptEnded: () => undefined,
+      answered: () => undefined,
+      firstToken: () => undefined,
+      settled: () => undefined,
+      refused: () => undefined,
+      overrun: () => undefined,
+      delayed: () => undefined,
+      throttled: () => undefined,
+      deltaDropped: () => undefined,
+    },
+    log: test.log,
+  };
+}
+
+/** A task's row as `begin` writes it, so that its calls have somewhere to put their events. */
+export async function beginTask(
+  test: TestStores,
+  taskId: string,
+  limits: readonly Limit[] = [],
+): Promise<void> {
+  const parsed = parseTaskInput({ tenantId: 'tenant', userId: 'user', query: 'one two three' });
+  if (parsed.kind === 'invalid') throw new Error('the input of the test is invalid');
+  await test.stores.ledger.gate('tenant');
+  await test.stores.tasks.begin(
+    { taskId, runId: 'run', input: parsed.input, strategy: 'simple', model: MODEL, limits },
+    [{ id: 'run:begin', type: 'task_started' }],
+  );
+}
+
+export type VisitOptions = {
+  readonly visit?: number;
+  readonly attempt?: number;
+  readonly heldWaits?: number;
+  readonly remainingMs?: number;
+};
+
+export function requestOf(taskId: string, options: VisitOptions = {}): CallRequest {
+  return {
+    callKey: `${taskId}:run:answer:1`,
+    stepId: 'answer',
+    payer: { tenantId: 'tenant', userId: 'user', taskId },
+    task: { taskId, runId: 'run', tenantId: 'tenant' },
+    model: MODEL,
+    number: { candidate: 0, visit: options.visit ?? 1, attempt: options.attempt ?? 1 },
+    messages: [{ role: 'user', content: 'one two three' }],
+    maxOutputTokens: 100,
+    heldWaits: options.heldWaits ?? 0,
+    remainingMs: options.remainingMs ?? 60_000,
+  };
+}
+
+export function contextOf(
+  controller = new AbortController(),
+  by: 'cancelled' | 'handover' = 'cancelled',
+): CallContext {
+  return { owner: 'process test', signal: controller.signal, abortReason: () => by, beat: () => undefined };
+}
+
+export function visitOnce(dependencies: CallDependencies, taskId: string, options: VisitOptions = {}) {
+  return createCalls(dependencies).visit(requestOf(taskId, options), contextOf());
+}
