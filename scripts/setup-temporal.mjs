@@ -51,7 +51,7 @@ export async function setUpTemporal(context) {
 }
 
 /** The version that a `temporal --version` line reports for its server, or null. */
-export function serverVersion(output) {
+function serverVersion(output) {
   const match = /\bServer (\d+)\.(\d+)\.(\d+)/.exec(output);
   return match === null ? null : match.slice(1, 4).map(Number);
 }

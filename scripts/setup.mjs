@@ -97,7 +97,6 @@ async function main() {
     });
   }
   try {
-    // biome-ignore lint/style/noProcessEnv: an entry point; everything below gets the environment as an argument
     const env = process.env;
     await setup({ env, signal: stop.signal, log: (line) => process.stdout.write(`${line}\n`) });
   } catch (error) {

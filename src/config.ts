@@ -135,7 +135,6 @@ function ownNames(): ReadonlySet<string> {
 }
 
 function processEnvironment(): Environment {
-  // biome-ignore lint/style/noProcessEnv: this is the one place
   return process.env;
 }
 

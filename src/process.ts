@@ -6,6 +6,7 @@ import { type Breaker, createBreaker, guarded } from './calls/breaker.ts';
 import type { CallDependencies } from './calls/call.ts';
 import { isProviderFailure } from './calls/govern.ts';
 import { pause } from './calls/pause.ts';
+import { isTemporalOutage } from './client/outage.ts';
 import { createOwnerLife } from './client/owner.ts';
 import { rpcMeasuring } from './client/rpc-metrics.ts';
 import { ensureSearchAttributes } from './client/search-attributes.ts';
@@ -45,12 +46,14 @@ export async function openParts(config: Config, log: Logger, closers: (() => Pro
     log.warn('tasks run without search attributes: the namespace lacks them and they cannot be added');
 
   const calls = createCallDependencies(config, { stores, metrics, breakerOf: breakers.ofModel, log });
-  const tasks = createTaskClient({
+  const plainTasks = createTaskClient({
     temporal,
     queuePrefix: config.temporal.queuePrefix,
     priorityQueues: config.worker.priorityQueues,
     searchAttributes,
+    rpcTimeoutMs: RPC_TIMEOUT_MS,
   });
+  const tasks = guarded(plainTasks, breakers.temporal, ['start', 'cancel', 'describe', 'failure']);
   const housekeeping = startHousekeeping({
     postgres,
     stores,
@@ -74,6 +77,8 @@ export async function openParts(config: Config, log: Logger, closers: (() => Pro
   return { metrics, breakers, stores, calls, tasks, probes, plan: planOf(config, searchAttributes) };
 }
 
+/** Somebody waits for each answer; the SDK alone would go on trying for a minute. */
+const RPC_TIMEOUT_MS = 5_000;
 const CONNECT_FOR_MS = 60_000;
 const CONNECT_AGAIN_MS = 500;
 
@@ -119,6 +124,7 @@ function createBreakers(config: Config, metrics: Metrics, log: Logger) {
   return {
     redis: make('redis', config.breakers.redis, isRedisOutage),
     postgres: make('postgres', config.breakers.postgres, isPostgresOutage),
+    temporal: make('temporal', config.breakers.temporal, isTemporalOutage),
     ofModel: (model: string): Breaker => {
       const known = models.get(model) ?? make(`llm:${model}`, config.breakers.llm, isProviderFailure);
       models.set(model, known);

@@ -18,6 +18,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { StackError } from './stack-error.ts';
@@ -141,13 +142,13 @@ function linkData(dataDir: string): string {
 
 /**
  * Deletes data whose state folder is gone, so that folders made for a test do not pile up here. A folder above that is
- * gone as well may be a disk that is not there today: then the data stays.
+ * gone as well may be a disk that is not there today: then the data stays, unless it was a temporary folder.
  */
 function removeOrphans(folder: string): void {
   for (const name of readdirSync(folder).filter((entry) => entry.endsWith(ORIGIN))) {
     const target = join(folder, name.slice(0, -ORIGIN.length));
     const dataDir = readFileSync(join(folder, name), 'utf8');
-    const isAway = !existsSync(dirname(dirname(dataDir)));
+    const isAway = !existsSync(dirname(dirname(dataDir))) && !dataDir.startsWith(tmpdir());
     if (isAway || isLinkTo(dataDir, target)) continue;
     rmSync(target, { recursive: true, force: true });
     rmSync(join(folder, name), { force: true });

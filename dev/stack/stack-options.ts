@@ -94,6 +94,5 @@ function preferredPorts(environment: NodeJS.ProcessEnv): StackPorts {
 }
 
 function ownEnvironment(): NodeJS.ProcessEnv {
-  // biome-ignore lint/style/noProcessEnv: what the stack starts inherits the environment, and only here is it read
   return process.env;
 }

@@ -22,8 +22,8 @@ import { checkStateFolder, lockStateFolder } from './state-folder.ts';
 import { gatewayStart, workerStart } from './weir-parts.ts';
 import { runWeirCommand } from './weir-process.ts';
 
-export type { PartName, StackInfo } from './stack-info.ts';
-export type { StackOptions, StackPorts } from './stack-options.ts';
+export type { StackInfo } from './stack-info.ts';
+export type { StackOptions } from './stack-options.ts';
 
 /** A stack that is running. */
 export type Stack = {

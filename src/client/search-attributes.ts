@@ -1,7 +1,11 @@
 // The search attributes that Weir's tasks carry: their names and kinds, and their registration where the namespace lacks them.
 
 import type { Connection } from '@temporalio/client';
-import { defineSearchAttributeKey, type SearchAttributePair } from '@temporalio/common';
+import {
+  defineSearchAttributeKey,
+  type SearchAttributePair,
+  type TypedSearchAttributes,
+} from '@temporalio/common';
 import type { TaskInput } from '../task/input.ts';
 
 /** Indexed value types of Temporal's API: 2 keyword, 3 int, 4 double. */
@@ -53,4 +57,29 @@ export function startAttributes(input: TaskInput, strategy: string): SearchAttri
     pair('WeirStrategy', strategy),
     pair('WeirStatus', 'running'),
   ];
+}
+
+export type GivenAttributes = {
+  readonly tenantId?: string;
+  readonly userId?: string;
+  readonly sessionId?: string;
+  readonly priority?: string;
+  readonly strategy?: string;
+};
+
+/** What a task's attributes tell of its input, for tasks of which there is no row. */
+export function givenAttributes(attributes: TypedSearchAttributes): GivenAttributes {
+  const names = {
+    tenantId: 'WeirTenant',
+    userId: 'WeirUser',
+    sessionId: 'WeirSession',
+    priority: 'WeirPriority',
+    strategy: 'WeirStrategy',
+  } as const satisfies Record<keyof GivenAttributes, Keyword>;
+  return Object.fromEntries(
+    Object.entries(names).flatMap(([field, name]) => {
+      const value = attributes.get(defineSearchAttributeKey(name, 'KEYWORD'));
+      return value === undefined ? [] : [[field, value]];
+    }),
+  );
 }

@@ -13,7 +13,7 @@ import { parseTaskInput, type TaskInput, taskIdFault } from '../task/input.ts';
 import { messageText } from '../task/message.ts';
 import { toSummary } from '../task/text.ts';
 import { RUN_TASK, STATUS_QUERY, type TaskResult, type TaskStatusReport } from '../workflows/messages.ts';
-import { startAttributes } from './search-attributes.ts';
+import { type GivenAttributes, givenAttributes, startAttributes } from './search-attributes.ts';
 
 export type TaskClientOptions = {
   readonly temporal: Client;
@@ -22,6 +22,8 @@ export type TaskClientOptions = {
   readonly priorityQueues: boolean;
   /** Whether the namespace knows the search attributes (`ensureSearchAttributes`). */
   readonly searchAttributes: boolean;
+  /** How long Temporal may take to answer, retries included; absent: as long as the SDK tries. Milliseconds. */
+  readonly rpcTimeoutMs?: number;
 };
 
 export type StartedTask = { readonly taskId: string; readonly runId: string };
@@ -39,6 +41,8 @@ export type TaskExecution = {
     | 'continued_as_new';
   readonly startedAt: Date;
   readonly endedAt: Date | undefined;
+  /** What its search attributes say of it. */
+  readonly given: GivenAttributes;
 };
 
 /** The input was refused before anything was started. */
@@ -65,14 +69,17 @@ export class TaskExistsError extends Error {
 export type TaskClient = ReturnType<typeof createTaskClient>;
 
 export function createTaskClient(options: TaskClientOptions) {
-  const { workflow } = options.temporal;
+  const { temporal, rpcTimeoutMs } = options;
+  const { workflow } = temporal;
+  const inTime = <Result>(work: () => Promise<Result>): Promise<Result> =>
+    rpcTimeoutMs === undefined ? work() : temporal.withDeadline(Date.now() + rpcTimeoutMs, work);
   return {
     /**
      * Starts a task and answers as soon as Temporal has it.
      * @throws InvalidTaskError · TaskExistsError
      */
     start: (input: unknown, taskId: string = `task-${randomUUID()}`): Promise<StartedTask> =>
-      start(options, input, taskId),
+      inTime(() => start(options, input, taskId)),
 
     /** Waits for the result. @throws WorkflowFailedError whose cause is the typed ApplicationFailure, or a CancelledFailure */
     result: (taskId: string): Promise<TaskResult> =>
@@ -85,7 +92,7 @@ export function createTaskClient(options: TaskClientOptions) {
     /** Asks the task to stop; it ends as `cancelled` once its call has settled. False when there is no such task running. */
     async cancel(taskId: string): Promise<boolean> {
       try {
-        await workflow.getHandle(taskId).cancel();
+        await inTime(() => workflow.getHandle(taskId).cancel());
         return true;
       } catch (error) {
         if (error instanceof WorkflowNotFoundError) return false;
@@ -95,17 +102,18 @@ export function createTaskClient(options: TaskClientOptions) {
 
     /** Why an ended task failed, where it failed with a type of its own; for tasks that have no row. */
     failure: (taskId: string, runId: string): Promise<FailureDetails | undefined> =>
-      failure(workflow, taskId, runId),
+      inTime(() => failure(workflow, taskId, runId)),
 
     /** Undefined when Temporal knows no such task. */
     async describe(taskId: string, runId?: string): Promise<TaskExecution | undefined> {
       try {
-        const described = await workflow.getHandle(taskId, runId).describe();
+        const described = await inTime(() => workflow.getHandle(taskId, runId).describe());
         return {
           runId: described.runId,
           status: toExecutionStatus(described.status.name),
           startedAt: described.startTime,
           endedAt: described.closeTime,
+          given: givenAttributes(described.typedSearchAttributes),
         };
       } catch (error) {
         if (error instanceof WorkflowNotFoundError) return undefined;

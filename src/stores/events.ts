@@ -59,6 +59,7 @@ export type EventOptions = {
   readonly onPublished: (type: EventType) => void;
 };
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: a table of the store's methods; cut, it would hide what the store can do
 export function createEvents(postgres: Postgres, redis: Redis, options: EventOptions) {
   const publish = (task: MilestoneTask, events: readonly ScriptEvent[]) =>
     publishBatch(postgres, redis, options, task, events);

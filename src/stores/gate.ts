@@ -67,6 +67,7 @@ export type GateOptions = {
 
 export type Gate = ReturnType<typeof createGate>;
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: a table of the store's methods; cut, it would hide what the store can do
 export function createGate(redis: Redis, options: GateOptions) {
   const keysOf = ({ payer, attemptKey }: AttemptRef) => {
     const keys = budgetKeys(redis.prefix, payer.tenantId);

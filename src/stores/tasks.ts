@@ -73,6 +73,7 @@ export type TaskFilter = {
 
 export type Tasks = ReturnType<typeof createTasks>;
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: a table of the store's methods; cut, it would hide what the store can do
 export function createTasks(postgres: Postgres) {
   return {
     /** Before the workflow starts: a task that was accepted can be read. False when the id is taken by a task that has not ended. */

@@ -75,7 +75,7 @@ export const inputFields = {
   }),
   priority: { ...oneOf(['critical', 'high', 'normal', 'low']), defaultValue: 'normal' },
   deadline: field('an ISO 8601 time with a zone, such as 2030-01-31T12:00:00Z', (value) =>
-    typeof value === 'string' && ISO_TIME.test(value) && !Number.isNaN(Date.parse(value))
+    typeof value === 'string' && ISO_TIME.test(value) && isDay(value.slice(0, 10)) && !Number.isNaN(Date.parse(value))
       ? new Date(value).toISOString()
       : undefined,
   ),
@@ -101,6 +101,12 @@ export function describeValue(value: unknown): string {
 export function unknownFieldFault(prefix: string, name: string, value: unknown): Fault {
   const shown = cleanText(name.slice(0, 100));
   return { path: `${prefix}${shown}`, expected: 'no such field', got: describeValue(value) };
+}
+
+/** Date.parse takes the 30th of February for the 2nd of March. */
+function isDay(date: string): boolean {
+  const atMs = Date.parse(`${date}T00:00Z`);
+  return !Number.isNaN(atMs) && new Date(atMs).toISOString().startsWith(date);
 }
 
 function ok(value: unknown): FieldResult {
@@ -164,22 +170,24 @@ function object(fields: Readonly<Record<string, InputField>>): InputField {
   return {
     expected,
     parse: (value, path) => {
-      if (typeof value !== 'object' || value === null || Array.isArray(value))
-        return fault(path, expected, value);
-      const faults: Fault[] = [];
+      if (typeof value !== 'object' || value === null || Array.isArray(value)) return fault(path, expected, value);
+      const faults = Object.entries(value)
+        .filter(([name]) => !Object.hasOwn(fields, name))
+        .map(([name, extra]) => unknownField(`${path}.${name.slice(0, 100)}`, extra));
       const parsed: Record<string, unknown> = {};
-      for (const name of Object.keys(value))
-        if (!Object.hasOwn(fields, name))
-          faults.push(unknownFieldFault(`${path}.`, name, Reflect.get(value, name)));
       for (const [name, inner] of Object.entries(fields)) {
-        const given: unknown = Reflect.get(value, name);
+        const given: unknown = Object.hasOwn(value, name) ? Reflect.get(value, name) : undefined;
         const result = given === undefined ? ok(inner.defaultValue) : inner.parse(given, `${path}.${name}`);
-        if (result.kind === 'faults') for (const one of result.faults) faults.push(one);
+        if (result.kind === 'faults') faults.push(...result.faults);
         else if (result.value !== undefined) parsed[name] = result.value;
       }
       return faults.length > 0 ? { kind: 'faults', faults } : ok(parsed);
     },
   };
+}
+
+function unknownField(path: string, value: unknown): Fault {
+  return { path, expected: 'no such field', got: describeValue(value) };
 }
 
 function parseMessages(value: unknown, path: string): FieldResult {

@@ -75,24 +75,27 @@ export function parseTaskInput(value: unknown): ParsedInput {
     ]);
 
   const given = value as Readonly<Record<string, unknown>>;
-  const faults: Fault[] = [...unknownFieldFaults(given), ...exclusiveFaults(given)];
-  const parsed: Record<string, unknown> = {};
-  for (const [name, field] of Object.entries<InputField>(inputFields)) {
-    if (given[name] === undefined) {
-      if (field.defaultValue !== undefined) parsed[name] = field.defaultValue;
-      else if (field.required) faults.push({ path: name, expected: field.expected, got: 'nothing' });
-      continue;
-    }
-    const result = field.parse(given[name], name);
-    // One by one: a spread of a hundred thousand faults overflows the stack.
-    if (result.kind === 'faults') for (const fault of result.faults) faults.push(fault);
-    else if (result.value !== undefined) parsed[name] = result.value;
-  }
+  const fields = parseFields(given);
+  const faults = [...unknownFieldFaults(given), ...exclusiveFaults(given), ...fields.faults];
   if (faults.length > 0) return invalid(faults);
-  const { query, ...rest } = parsed;
+  const { query, ...rest } = fields.parsed;
   if (typeof query === 'string') rest['messages'] = [{ role: 'user', content: query }];
-  // Every field was produced by its own parser above, whose result types are those of TaskInput.
+  // Every field was produced by its own parser, whose result types are those of TaskInput.
   return { kind: 'valid', input: rest as TaskInput };
+}
+
+function parseFields(given: Readonly<Record<string, unknown>>): { parsed: Record<string, unknown>; faults: Fault[] } {
+  const parsed: Record<string, unknown> = {};
+  const faults: Fault[] = [];
+  for (const [name, field] of Object.entries<InputField>(inputFields)) {
+    const value = Object.hasOwn(given, name) ? given[name] : undefined;
+    if (value === undefined && field.required) faults.push({ path: name, expected: field.expected, got: 'nothing' });
+    const result = value === undefined ? undefined : field.parse(value, name);
+    if (result?.kind === 'faults') faults.push(...result.faults);
+    const kept = result?.kind === 'value' ? result.value : field.defaultValue;
+    if (kept !== undefined) parsed[name] = kept;
+  }
+  return { parsed, faults };
 }
 
 /** Whether a text may be used as tenant, user, session or workflow id. */
@@ -117,6 +120,7 @@ function invalid(faults: readonly Fault[]): ParsedInput {
 function unknownFieldFaults(given: Readonly<Record<string, unknown>>): Fault[] {
   return Object.keys(given)
     .filter((name) => !Object.hasOwn(inputFields, name))
+    .slice(0, MAX_FAULTS)
     .map((name) => unknownFieldFault('', name, given[name]));
 }
 

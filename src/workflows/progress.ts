@@ -39,18 +39,18 @@ export class Progress {
   #show(): void {
     const { phase, currentStep, waiting, usage, costUsd, model } = this.#report;
     const lines = [
-      `**${escape(this.#title)}**`,
+      `**${asText(this.#title)}**`,
       '',
       `| phase | step | model | tokens in / out | cost |`,
       `|---|---|---|---|---|`,
       `| ${phase} | ${currentStep ?? '–'} | ${model ?? '–'} | ${usage.inputTokens} / ${usage.outputTokens} | $${costUsd} |`,
     ];
-    if (waiting !== null) lines.push('', `Waits for **${escape(waiting.reason)}** until ${waiting.until}.`);
+    if (waiting !== null) lines.push('', `Waits for **${asText(waiting.reason)}** until ${waiting.until}.`);
     setCurrentDetails(lines.join('\n'));
   }
 }
 
 /** A user's text is no markup. */
-function escape(text: string): string {
+function asText(text: string): string {
   return text.replaceAll(/[\\`*_{}[\]<>()#+!|~-]/g, (character) => `\\${character}`);
 }

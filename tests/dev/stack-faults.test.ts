@@ -222,7 +222,6 @@ function serversEnvironment(): NodeJS.ProcessEnv {
 }
 
 function pathOnly(): NodeJS.ProcessEnv {
-  // biome-ignore lint/style/noProcessEnv: PATH and HOME are needed to start anything
   const { PATH, HOME } = process.env;
   return { PATH, HOME };
 }

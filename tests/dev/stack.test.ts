@@ -170,7 +170,6 @@ function portOf(server: Server): number {
 
 /** The tests have an environment of their own: somebody's keys and servers must not change what is tested. */
 function withoutAddresses(): NodeJS.ProcessEnv {
-  // biome-ignore lint/style/noProcessEnv: PATH and HOME are needed to start anything
   const { PATH, HOME } = process.env;
   return { PATH, HOME, TEMPORAL_API_KEY: 'of another server', METRICS_PORT: '1' };
 }

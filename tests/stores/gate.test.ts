@@ -1,7 +1,15 @@
 import { describe, expect, it } from 'vitest';
 import { budgetKeys } from '../../src/stores/keys.ts';
 import { NO_USAGE } from '../../src/task/usage.ts';
-import { attemptOf, estimateOf, type HoldOptions, holdOnce, limitOn, NANO, payerOf } from '../support/holds.ts';
+import {
+  attemptOf,
+  estimateOf,
+  type HoldOptions,
+  holdOnce,
+  limitOn,
+  NANO,
+  payerOf,
+} from '../support/holds.ts';
 import { openTestStores } from '../support/stores.ts';
 
 const DIME = NANO / 10n;
@@ -20,7 +28,9 @@ function options(n: number, overrides: Partial<HoldOptions> = {}): HoldOptions {
 describe('hold', () => {
   it('admits exactly fifty of two hundred concurrent dimes on five dollars', async () => {
     await using test = await openTestStores();
-    const answers = await Promise.all(Array.from({ length: 200 }, (_, n) => holdOnce(test.stores, options(n))));
+    const answers = await Promise.all(
+      Array.from({ length: 200 }, (_, n) => holdOnce(test.stores, options(n))),
+    );
     expect(answers.filter((answer) => answer.kind === 'ok')).toHaveLength(50);
     expect(answers.filter((answer) => answer.kind === 'crowded')).toHaveLength(150);
   });
@@ -46,7 +56,9 @@ describe('hold', () => {
   it('refuses the first call on a limit of zero, also when it costs nothing', async () => {
     await using test = await openTestStores();
     const limits = [limitOn(payerOf('a'), 'user', 0n)];
-    expect((await holdOnce(test.stores, options(1, { limits, estimate: estimateOf(0n) }))).kind).toBe('refused');
+    expect((await holdOnce(test.stores, options(1, { limits, estimate: estimateOf(0n) }))).kind).toBe(
+      'refused',
+    );
   });
 
   it('lets a newer attempt take over the hold of one that was not sent', async () => {
@@ -67,7 +79,10 @@ describe('hold', () => {
     const older = options(1, { limits });
     await holdOnce(test.stores, older);
     await test.stores.gate.markSent(older, 1n);
-    const newer = await holdOnce(test.stores, options(1, { limits, attemptKey: 'task-a:run:answer:1#0.1.2.0' }));
+    const newer = await holdOnce(
+      test.stores,
+      options(1, { limits, attemptKey: 'task-a:run:answer:1#0.1.2.0' }),
+    );
     expect(newer.kind).toBe('crowded');
   });
 });
@@ -78,10 +93,13 @@ describe('release', () => {
     const limits = [limitOn(payerOf('a'), 'user', 5n * NANO)];
     const held = options(1, { limits, estimate: estimateOf(3n * NANO) });
     await holdOnce(test.stores, held);
-    for (const _ of [1, 2]) await test.stores.gate.release(held, 'settled', { nanoUsd: 2n * NANO, tokens: 70 });
+    for (const _ of [1, 2])
+      await test.stores.gate.release(held, 'settled', { nanoUsd: 2n * NANO, tokens: 70 });
     const rest = await holdOnce(test.stores, options(2, { limits, estimate: estimateOf(3n * NANO + 1n) }));
     expect(rest).toMatchObject({ kind: 'refused', settled: 2n * NANO, held: 0n });
-    expect((await holdOnce(test.stores, options(3, { limits, estimate: estimateOf(3n * NANO) }))).kind).toBe('ok');
+    expect((await holdOnce(test.stores, options(3, { limits, estimate: estimateOf(3n * NANO) }))).kind).toBe(
+      'ok',
+    );
   });
 
   it('counts what costs nothing without an error', async () => {
@@ -128,13 +146,18 @@ describe('hydrate', () => {
       await stores.gate.markSent(one, 1n);
       if (one !== settled) continue;
       const charge = { usage: NO_USAGE, nanoUsd: 2n * NANO, source: 'measured' } as const;
-      expect(await stores.ledger.settle(attemptOf(one, held.heldAtMs), { outcome: 'ok', charge }, undefined)).toBe('settled');
+      expect(
+        await stores.ledger.settle(attemptOf(one, held.heldAtMs), { outcome: 'ok', charge }, undefined),
+      ).toBe('settled');
       await stores.gate.release(one, 'settled', { nanoUsd: 2n * NANO, tokens: 0 });
     }
     await test.redis.command(async (client) => {
-      for await (const keys of client.scanStream({ match: `${test.prefix}:*` })) if (keys.length > 0) await client.del(...keys);
+      for await (const keys of client.scanStream({ match: `${test.prefix}:*` }))
+        if (keys.length > 0) await client.del(...keys);
     });
-    expect(await holdOnce(stores, options(3, { limits, estimate: estimateOf(2n * NANO + 1n) }))).toMatchObject({
+    expect(
+      await holdOnce(stores, options(3, { limits, estimate: estimateOf(2n * NANO + 1n) })),
+    ).toMatchObject({
       kind: 'crowded',
       settled: 2n * NANO,
       held: NANO,
@@ -167,7 +190,11 @@ describe('hydrate', () => {
         if (held.kind !== 'ok') throw new Error(held.kind);
         const attempt = attemptOf(one, held.heldAtMs);
         if (!(await stores.ledger.intent(attempt, undefined)) || !(await stores.gate.markSent(one, 1n))) {
-          await stores.ledger.resolve(attempt, { to: 'voided', outcome: 'lost', charge: { usage: NO_USAGE, nanoUsd: 0n, source: 'none' } });
+          await stores.ledger.resolve(attempt, {
+            to: 'voided',
+            outcome: 'lost',
+            charge: { usage: NO_USAGE, nanoUsd: 0n, source: 'none' },
+          });
           return stores.gate.release(one, 'void', { nanoUsd: 0n, tokens: 0 });
         }
         const { scope } = budgetKeys(test.prefix, one.payer.tenantId);

@@ -4,7 +4,6 @@ import { existsSync } from 'node:fs';
 import { createServer } from 'node:http';
 
 const [role = '', argument = ''] = process.argv.slice(2);
-// biome-ignore lint/style/noProcessEnv: an entry point that checks what it was given
 const environment = process.env;
 
 /** Arguments of node for one of the roles. */
