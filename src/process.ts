@@ -24,8 +24,8 @@ import { createStores, type Stores } from './stores/stores.ts';
 
 export type Parts = Awaited<ReturnType<typeof openParts>>;
 
-/** Opens everything that both processes need. `closers` are run in reverse; see `closeAll`. */
-export async function openParts(config: Config, log: Logger, closers: (() => Promise<void>)[]) {
+/** Opens everything that both processes need. `closers` are run in reverse; see `closingAfter`. */
+export async function openParts(config: Config, log: Logger, closers: Closers) {
   const metrics = createMetrics();
   const breakers = createBreakers(config, metrics, log);
 
@@ -98,11 +98,19 @@ async function connectTemporal(config: Config, metrics: Metrics, log: Logger): P
   }
 }
 
-/** Runs closers in reverse order of opening, all of them, and tells of every error. */
-export async function closeAll(closers: readonly (() => Promise<void>)[]): Promise<void> {
-  const errors: unknown[] = [];
-  for (const close of closers.toReversed()) await close().catch((error: unknown) => errors.push(error));
-  if (errors.length > 0) throw new AggregateError(errors, 'closing the process failed');
+export type Closers = (() => Promise<void>)[];
+
+/** Runs the work, then everything it left to close, in reverse order of opening. The work's own error comes first. */
+export async function closingAfter(log: Logger, work: (closers: Closers) => Promise<void>): Promise<void> {
+  const closers: Closers = [];
+  try {
+    await work(closers);
+  } finally {
+    for (const close of closers.toReversed())
+      await close().catch((error: unknown) =>
+        log.error('a part of the process could not be closed', { error }),
+      );
+  }
 }
 
 function createBreakers(config: Config, metrics: Metrics, log: Logger) {

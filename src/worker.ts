@@ -15,7 +15,7 @@ import { loadConfig, notEnforced } from './config.ts';
 import { createCoreMetrics } from './core-metrics.ts';
 import { serveHealth } from './health.ts';
 import { createLogger, type Logger, toTemporalLogger } from './log.ts';
-import { closeAll, openParts } from './process.ts';
+import { closingAfter, openParts } from './process.ts';
 import { PRIORITIES } from './task/input.ts';
 
 async function main(): Promise<void> {
@@ -32,8 +32,7 @@ async function main(): Promise<void> {
     },
   });
 
-  const closers: (() => Promise<void>)[] = [];
-  try {
+  await closingAfter(log, async (closers) => {
     const parts = await openParts(config, log, closers);
     const connection = await connect(config.temporal.connection, log);
     closers.push(() => connection.close());
@@ -71,9 +70,7 @@ async function main(): Promise<void> {
     log.info('worker is ready', { metrics: `http://${config.metrics.host}:${page.port}/metrics` });
     // SIGTERM and SIGINT are the runtime's: they end these, running calls included, within the grace time.
     await Promise.all(workers.map((worker) => worker.run()));
-  } finally {
-    await closeAll(closers);
-  }
+  });
 }
 
 const CONNECT_FOR_MS = 60_000;

@@ -31,6 +31,7 @@ export type CallText = { readonly callKey: string; readonly attempt: string; rea
 
 /** Redis' part of a task's events at one moment: the counter, the ring after a position, and what is known of its calls. */
 export type Standing = Cursor & {
+  readonly runId: string;
   readonly ring: readonly TaskEvent[];
   readonly texts: readonly CallText[];
   /** Numbers of the milestones of this epoch, whether their rows have them already or not. */
@@ -168,16 +169,17 @@ export function createEvents(postgres: Postgres, redis: Redis, options: EventOpt
       standing(redis, taskId, afterSeq),
 
     /**
-     * The number after which the events of the task's present run begin: an id that was used again keeps the events of the run before,
-     * its `stream_end` among them.
+     * The present run of a task and the number after which its events begin: an id that was used again keeps the events of the run
+     * before, its `stream_end` among them.
      */
-    async origin(taskId: string): Promise<number> {
-      const { rows } = await postgres.query<{ seq: bigint }>(
-        `select coalesce(max(e.seq), 0) as seq from events e join tasks t using (task_id)
-         where e.task_id = $1 and e.run_id is distinct from t.run_id`,
+    async origin(taskId: string): Promise<{ readonly runId: string | undefined; readonly seq: number }> {
+      const { rows } = await postgres.query<{ run_id: string | null; seq: bigint }>(
+        `select t.run_id, (select coalesce(max(e.seq), 0) from events e
+           where e.task_id = t.task_id and e.run_id is distinct from t.run_id) as seq
+         from tasks t where t.task_id = $1`,
         [taskId],
       );
-      return Number(rows[0]?.seq ?? 0);
+      return { runId: rows[0]?.run_id ?? undefined, seq: Number(rows[0]?.seq ?? 0) };
     },
 
     /** A reader of one task's ring on a connection of its own, so that blocking holds up nobody. Close it. */
@@ -234,6 +236,7 @@ async function standing(redis: Redis, taskId: string, afterSeq: number): Promise
     return {
       epoch: Number(meta['epoch']),
       seq: Number(meta['seq']),
+      runId: meta['run'] ?? '',
       ring: entries.map((entry) => toTaskEvent(taskId, entry)).filter((event) => event.seq > afterSeq),
       texts: attempts.map(([callKey, attempt]) => ({
         callKey,

@@ -20,6 +20,9 @@ export type InputField = {
 
 export const ID_PATTERN = /^[A-Za-z0-9._:@-]{1,128}$/;
 
+/** Faults beyond these are left out, so that a failure's details stay small and a hostile input costs no time. */
+export const MAX_FAULTS = 20;
+
 const MAX_TOKENS = 100_000_000;
 const NOT_YET = 'not available yet';
 const ID_EXPECTED = 'an id of 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -';
@@ -75,7 +78,10 @@ export const inputFields = {
   }),
   priority: { ...oneOf(['critical', 'high', 'normal', 'low']), defaultValue: 'normal' },
   deadline: field('an ISO 8601 time with a zone, such as 2030-01-31T12:00:00Z', (value) =>
-    typeof value === 'string' && ISO_TIME.test(value) && isDay(value.slice(0, 10)) && !Number.isNaN(Date.parse(value))
+    typeof value === 'string' &&
+    ISO_TIME.test(value) &&
+    isDay(value.slice(0, 10)) &&
+    !Number.isNaN(Date.parse(value))
       ? new Date(value).toISOString()
       : undefined,
   ),
@@ -170,10 +176,12 @@ function object(fields: Readonly<Record<string, InputField>>): InputField {
   return {
     expected,
     parse: (value, path) => {
-      if (typeof value !== 'object' || value === null || Array.isArray(value)) return fault(path, expected, value);
+      if (typeof value !== 'object' || value === null || Array.isArray(value))
+        return fault(path, expected, value);
       const faults = Object.entries(value)
         .filter(([name]) => !Object.hasOwn(fields, name))
-        .map(([name, extra]) => unknownField(`${path}.${name.slice(0, 100)}`, extra));
+        .slice(0, MAX_FAULTS)
+        .map(([name, extra]) => unknownFieldFault(`${path}.`, name, extra));
       const parsed: Record<string, unknown> = {};
       for (const [name, inner] of Object.entries(fields)) {
         const given: unknown = Object.hasOwn(value, name) ? Reflect.get(value, name) : undefined;
@@ -184,10 +192,6 @@ function object(fields: Readonly<Record<string, InputField>>): InputField {
       return faults.length > 0 ? { kind: 'faults', faults } : ok(parsed);
     },
   };
-}
-
-function unknownField(path: string, value: unknown): Fault {
-  return { path, expected: 'no such field', got: describeValue(value) };
 }
 
 function parseMessages(value: unknown, path: string): FieldResult {
@@ -208,7 +212,8 @@ function messageFaults(message: unknown, path: string): Fault[] {
     return [{ path, expected: 'a message {role, content}', got: describeValue(message) }];
   const faults: Fault[] = [];
   const { role, content, ...rest } = message as Record<string, unknown>;
-  for (const [name, extra] of Object.entries(rest)) faults.push(unknownFieldFault(`${path}.`, name, extra));
+  for (const [name, extra] of Object.entries(rest).slice(0, MAX_FAULTS))
+    faults.push(unknownFieldFault(`${path}.`, name, extra));
   if (!MESSAGE_ROLES.some((known) => known === role))
     faults.push({
       path: `${path}.role`,

@@ -7,6 +7,7 @@ import {
   ID_PATTERN,
   type InputField,
   inputFields,
+  MAX_FAULTS,
   unknownFieldFault,
 } from './input-fields.ts';
 import { isTooDeep, MAX_JSON_DEPTH } from './json.ts';
@@ -57,9 +58,6 @@ export type ParsedInput =
 /** Largest input as JSON. Temporal itself refuses a start above 2 MiB. */
 export const MAX_INPUT_BYTES = 1024 * 1024;
 
-/** Faults beyond these are left out, so that a failure's details stay small. */
-const MAX_FAULTS = 20;
-
 /** Checks an input and fills in defaults. All faults are reported at once, at most 20. */
 export function parseTaskInput(value: unknown): ParsedInput {
   if (typeof value !== 'object' || value === null || Array.isArray(value))
@@ -84,14 +82,19 @@ export function parseTaskInput(value: unknown): ParsedInput {
   return { kind: 'valid', input: rest as TaskInput };
 }
 
-function parseFields(given: Readonly<Record<string, unknown>>): { parsed: Record<string, unknown>; faults: Fault[] } {
+function parseFields(given: Readonly<Record<string, unknown>>): {
+  parsed: Record<string, unknown>;
+  faults: Fault[];
+} {
   const parsed: Record<string, unknown> = {};
   const faults: Fault[] = [];
   for (const [name, field] of Object.entries<InputField>(inputFields)) {
     const value = Object.hasOwn(given, name) ? given[name] : undefined;
-    if (value === undefined && field.required) faults.push({ path: name, expected: field.expected, got: 'nothing' });
+    if (value === undefined && field.required)
+      faults.push({ path: name, expected: field.expected, got: 'nothing' });
     const result = value === undefined ? undefined : field.parse(value, name);
-    if (result?.kind === 'faults') faults.push(...result.faults);
+    // One by one: a spread of a hundred thousand faults overflows the stack.
+    if (result?.kind === 'faults') for (const fault of result.faults) faults.push(fault);
     const kept = result?.kind === 'value' ? result.value : field.defaultValue;
     if (kept !== undefined) parsed[name] = kept;
   }

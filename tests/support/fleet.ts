@@ -39,6 +39,8 @@ export type FleetWorker = {
 export type FleetOptions = {
   readonly provider?: SimulatedProviderOptions;
   readonly env?: Readonly<Record<string, string>>;
+  /** Instead of the run's shared Temporal server. */
+  readonly temporal?: string;
 };
 
 /** Everything stops when the fleet is disposed. */
@@ -53,14 +55,15 @@ export async function openFleet(options: FleetOptions = {}): Promise<Fleet> {
   });
   await writeFile(bundle, code);
   const servers = inject('servers');
-  const connection = await Connection.connect({ address: servers.temporal });
+  const address = options.temporal ?? servers.temporal;
+  const connection = await Connection.connect({ address });
   const temporal = new Client({ connection });
   const queuePrefix = test.schema;
   const workers = new Set<ChildProcess>();
   const env = {
     PATH: process.env['PATH'] ?? '',
     HOME: process.env['HOME'] ?? '',
-    TEMPORAL_ADDRESS: servers.temporal,
+    TEMPORAL_ADDRESS: address,
     DATABASE_URL: servers.postgres,
     REDIS_URL: servers.redis,
     WEIR_POSTGRES_SCHEMA: test.schema,

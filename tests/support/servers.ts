@@ -13,7 +13,7 @@ declare module 'vitest' {
   }
 }
 
-const FREE = {
+export const FREE_PORTS = {
   gateway: 0,
   metrics: 0,
   temporal: 0,
@@ -25,7 +25,7 @@ const FREE = {
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const stateDir = await mkdtemp(join(tmpdir(), 'weir-test-'));
-  const stack = await startStack({ stateDir, workers: 0, processes: false, ports: FREE });
+  const stack = await startStack({ stateDir, workers: 0, processes: false, ports: FREE_PORTS });
   const { temporal, postgres, redis } = stack.info;
   project.provide('servers', { temporal, postgres, redis });
   return async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Fault } from '../../src/task/failure.ts';
-import { isId, MAX_INPUT_BYTES, parseTaskInput, taskIdFault, type TaskInput } from '../../src/task/input.ts';
+import { isId, MAX_INPUT_BYTES, parseTaskInput, type TaskInput, taskIdFault } from '../../src/task/input.ts';
 import { inputFields } from '../../src/task/input-fields.ts';
 
 const MINIMAL = { userId: 'ada', query: 'why is the sky blue' };
@@ -20,15 +20,20 @@ function faultsOf(value: unknown): readonly Fault[] {
 const pathsOf = (value: unknown) => faultsOf(value).map((fault) => fault.path);
 
 /** As it comes over the wire: JSON.parse makes own properties of names that a literal would not. */
-const withField = (name: string, json: string): unknown => JSON.parse(`{"userId":"ada","query":"q",${JSON.stringify(name)}:${json}}`);
+const withField = (name: string, json: string): unknown =>
+  JSON.parse(`{"userId":"ada","query":"q",${JSON.stringify(name)}:${json}}`);
 
 const nested = (levels: number, open = '[', close = ']') => open.repeat(levels) + close.repeat(levels);
 
 /** 128,000 fields in less than a mebibyte: names of three characters. */
 function manyNames(): Record<string, number> {
-  const alphabet = Array.from({ length: 92 }, (_, n) => String.fromCharCode(33 + n)).filter((one) => one !== '"' && one !== '\\');
+  const alphabet = Array.from({ length: 92 }, (_, n) => String.fromCharCode(33 + n)).filter(
+    (one) => one !== '"' && one !== '\\',
+  );
   const pairs = alphabet.flatMap((first) => alphabet.map((second) => first + second));
-  return Object.fromEntries(pairs.flatMap((pair) => alphabet.map((last) => [pair + last, 0])).slice(0, 128_000));
+  return Object.fromEntries(
+    pairs.flatMap((pair) => alphabet.map((last) => [pair + last, 0])).slice(0, 128_000),
+  );
 }
 
 describe('parseTaskInput', () => {
@@ -206,7 +211,11 @@ describe('parseTaskInput', () => {
     ['labels', '{"a b":"x"}', 'labels'],
     ['labels', '{"a":"\\u0000"}', 'labels'],
     ['labels', `{"a":"${'x'.repeat(257)}"}`, 'labels'],
-    ['labels', JSON.stringify(Object.fromEntries(Array.from({ length: 21 }, (_, n) => [`l${n}`, '']))), 'labels'],
+    [
+      'labels',
+      JSON.stringify(Object.fromEntries(Array.from({ length: 21 }, (_, n) => [`l${n}`, '']))),
+      'labels',
+    ],
   ])('refuses %s: %s at %s', (name, json, path) => {
     expect(pathsOf(withField(name, json))).toEqual([path]);
   });
@@ -217,9 +226,12 @@ describe('parseTaskInput', () => {
     ),
     ['approval', '{"before":"start"}', 'approval.before', 'start'],
     ['approval', '{"before":"tools"}', 'approval.before', 'tools'],
-    ...['clamp', 'degrade', 'wait', 'ask'].map(
-      (word): [string, string, string, string] => ['budget', `{"onExceeded":"${word}"}`, 'budget.onExceeded', word],
-    ),
+    ...['clamp', 'degrade', 'wait', 'ask'].map((word): [string, string, string, string] => [
+      'budget',
+      `{"onExceeded":"${word}"}`,
+      'budget.onExceeded',
+      word,
+    ]),
     ['abort', '"detach"', 'abort', 'detach'],
     ['abort', '"drain"', 'abort', 'drain'],
   ])('says of %s: %s that it is not available yet', (name, json, path, word) => {
@@ -243,7 +255,11 @@ describe('parseTaskInput', () => {
   it('names a missing user and a missing question together', () => {
     expect(faultsOf({})).toEqual([
       { path: 'query', expected: 'one of query and messages', got: 'neither' },
-      { path: 'userId', expected: 'an id of 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -', got: 'nothing' },
+      {
+        path: 'userId',
+        expected: 'an id of 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -',
+        got: 'nothing',
+      },
     ]);
   });
 
@@ -256,7 +272,9 @@ describe('parseTaskInput', () => {
   });
 
   it('takes a field that is undefined as absent', () => {
-    expect(valid({ ...MINIMAL, tenantId: undefined, messages: undefined, model: undefined }).tenantId).toBe('default');
+    expect(valid({ ...MINIMAL, tenantId: undefined, messages: undefined, model: undefined }).tenantId).toBe(
+      'default',
+    );
   });
 
   it('names unknown fields with what they held', () => {
@@ -266,34 +284,59 @@ describe('parseTaskInput', () => {
     ]);
   });
 
-  it.each(['__proto__', 'constructor', 'toString', 'hasOwnProperty'])('refuses a field named %s like any other', (name) => {
-    expect(pathsOf(withField(name, '{"userId":"eve"}'))).toEqual([name]);
-    expect(pathsOf(withField('budget', `{"${name}":{"usd":1}}`))).toEqual([`budget.${name}`]);
-    expect(pathsOf(JSON.parse(`{"userId":"ada","messages":[{"role":"user","content":"x","${name}":1}]}`))).toEqual([
-      `messages.0.${name}`,
-    ]);
-    expect(Reflect.get({}, 'usd')).toBeUndefined();
-  });
+  it.each(['__proto__', 'constructor', 'toString', 'hasOwnProperty'])(
+    'refuses a field named %s like any other',
+    (name) => {
+      expect(pathsOf(withField(name, '{"userId":"eve"}'))).toEqual([name]);
+      expect(pathsOf(withField('budget', `{"${name}":{"usd":1}}`))).toEqual([`budget.${name}`]);
+      expect(
+        pathsOf(JSON.parse(`{"userId":"ada","messages":[{"role":"user","content":"x","${name}":1}]}`)),
+      ).toEqual([`messages.0.${name}`]);
+      expect(Reflect.get({}, 'usd')).toBeUndefined();
+    },
+  );
 
   it.each<[string, unknown, readonly string[]]>([
     ['an empty list', [], ['messages']],
-    ['more than a thousand', Array.from({ length: 1001 }, () => ({ role: 'user', content: 'x' })), ['messages']],
+    [
+      'more than a thousand',
+      Array.from({ length: 1001 }, () => ({ role: 'user', content: 'x' })),
+      ['messages'],
+    ],
     ['no list', { role: 'user', content: 'x' }, ['messages']],
     ['no message', [null, 'x', []], ['messages.0', 'messages.1', 'messages.2']],
     ['no user', [{ role: 'system', content: 'x' }], ['messages']],
     ['an empty user message', [{ role: 'user', content: '' }], ['messages']],
     ['a blank user message', [{ role: 'user', content: ' \n' }], ['messages']],
-    ['a user message of empty parts', [{ role: 'user', content: [{ type: 'text', text: '' }] }], ['messages']],
+    [
+      'a user message of empty parts',
+      [{ role: 'user', content: [{ type: 'text', text: '' }] }],
+      ['messages'],
+    ],
     ['an unknown role', [{ role: 'robot', content: 'x' }], ['messages.0.role']],
     ['a role that comes with tools', [{ role: 'tool', content: 'x' }], ['messages.0.role']],
     ['no content', [{ role: 'user' }], ['messages.0.content']],
     ['an empty list of parts', [{ role: 'user', content: [] }], ['messages.0.content']],
     ['a NUL', [{ role: 'user', content: 'a\u0000' }], ['messages.0.content']],
     ['a lone surrogate', [{ role: 'user', content: '\ud83d' }], ['messages.0.content']],
-    ['a part of another type', [{ role: 'user', content: [{ type: 'image', url: 'x' }] }], ['messages.0.content.0']],
+    [
+      'a part of another type',
+      [{ role: 'user', content: [{ type: 'image', url: 'x' }] }],
+      ['messages.0.content.0'],
+    ],
     [
       'bad parts among good ones',
-      [{ role: 'user', content: [{ type: 'text', text: 'x' }, { type: 'text', text: '\u0000' }, { type: 'text', text: 'x', extra: 1 }, null] }],
+      [
+        {
+          role: 'user',
+          content: [
+            { type: 'text', text: 'x' },
+            { type: 'text', text: '\u0000' },
+            { type: 'text', text: 'x', extra: 1 },
+            null,
+          ],
+        },
+      ],
       ['messages.0.content.1', 'messages.0.content.2', 'messages.0.content.3'],
     ],
     ['an unknown field', [{ role: 'user', content: 'x', name: 'ada' }], ['messages.0.name']],
@@ -330,14 +373,20 @@ describe('parseTaskInput', () => {
   });
 
   it('reports at most twenty faults', () => {
-    expect(faultsOf({ ...MINIMAL, ...Object.fromEntries(Array.from({ length: 50 }, (_, n) => [`f${n}`, n])) })).toHaveLength(20);
+    expect(
+      faultsOf({ ...MINIMAL, ...Object.fromEntries(Array.from({ length: 50 }, (_, n) => [`f${n}`, n])) }),
+    ).toHaveLength(20);
   });
 
-  it.each(['budget', 'messages'])('survives more unknown names inside %s than an argument list may have', (name) => {
-    const value = name === 'budget' ? { ...MINIMAL, budget: manyNames() } : { userId: 'ada', messages: [manyNames()] };
-    expect(JSON.stringify(value).length).toBeLessThan(MAX_INPUT_BYTES);
-    expect(faultsOf(value)).toHaveLength(20);
-  });
+  it.each(['budget', 'messages'])(
+    'survives more unknown names inside %s than an argument list may have',
+    (name) => {
+      const value =
+        name === 'budget' ? { ...MINIMAL, budget: manyNames() } : { userId: 'ada', messages: [manyNames()] };
+      expect(JSON.stringify(value).length).toBeLessThan(MAX_INPUT_BYTES);
+      expect(faultsOf(value)).toHaveLength(20);
+    },
+  );
 
   it('cleans what it repeats of a stranger: names and values', () => {
     const hostile = JSON.parse(

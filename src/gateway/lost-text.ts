@@ -1,0 +1,125 @@
+// Which calls lost streamed text to a reader: their deltas are no longer in the ring, and one `call_snapshot` must stand for them. Pure:
+// it looks at the events that are known and says where a snapshot belongs.
+
+import type { TaskEvent } from '../task/event.ts';
+
+export type LostText = {
+  readonly callKey: string;
+  readonly attempt: string;
+  readonly stepId: string | undefined;
+  /** The snapshot stands for everything up to this number. */
+  readonly upTo: number;
+  /** The last number before the missing ones: where a reader resumes that did not get all snapshots of this place. */
+  readonly since: number;
+  /** What the reader still gets as deltas after the snapshot. */
+  readonly following: string;
+  readonly isCompleted: boolean;
+  /** The first part of the text was streamed before the present epoch, and Redis has lost it. */
+  readonly isBroken: boolean;
+};
+
+type Seen = {
+  readonly callKey: string;
+  readonly attempt: string;
+  readonly stepId: string | undefined;
+  readonly started: number;
+  readonly startedEpoch: number;
+  /** The first number that cannot be a lost delta of this attempt any more. */
+  until: number;
+  completedAt: { seq: number; epoch: number } | undefined;
+  isVoid: boolean;
+  following: string;
+};
+
+/**
+ * @param known all events of the run that are in Postgres or in the ring, in order; numbers missing between them are those of deltas
+ * @param from the reader has everything up to this number
+ * @param epoch the present one
+ */
+export function findLostTexts(known: readonly TaskEvent[], from: number, epoch: number): readonly LostText[] {
+  const gaps = gapsOf(known, from);
+  return readAttempts(known).flatMap((seen) => {
+    if (seen.isVoid) return [];
+    const { callKey, attempt, stepId, completedAt } = seen;
+    const common = { callKey, attempt, stepId, isCompleted: completedAt !== undefined };
+    // An answer that was streamed across two epochs: the reader may have any part of it, and gets the whole once it is there.
+    if (completedAt !== undefined && completedAt.epoch !== seen.startedEpoch && completedAt.seq > from) {
+      const before = completedAt.seq - 1;
+      return [{ ...common, upTo: before, since: before, following: '', isBroken: false }];
+    }
+    const gap = gaps.findLast(({ end }) => end > seen.started && end < seen.until);
+    if (gap === undefined) return [];
+    const isBroken = seen.startedEpoch !== epoch;
+    return [{ ...common, upTo: gap.end, since: gap.start - 1, following: seen.following, isBroken }];
+  });
+}
+
+/** Calls under way whose text began in an older epoch: what a reader has of it is not whole. */
+export function brokenCalls(known: readonly TaskEvent[], epoch: number): readonly string[] {
+  return readAttempts(known)
+    .filter((seen) => !seen.isVoid && seen.completedAt === undefined && seen.startedEpoch !== epoch)
+    .map((seen) => seen.callKey);
+}
+
+function gapsOf(known: readonly TaskEvent[], from: number): { start: number; end: number }[] {
+  const gaps: { start: number; end: number }[] = [];
+  let last = from;
+  for (const { seq } of known) {
+    if (seq <= from) continue;
+    if (seq > last + 1) gaps.push({ start: last + 1, end: seq - 1 });
+    last = seq;
+  }
+  return gaps;
+}
+
+function readAttempts(known: readonly TaskEvent[]): Seen[] {
+  const all: Seen[] = [];
+  for (const event of known) {
+    if (event.type === 'step_completed' || event.type === 'step_failed') closeStep(all, event);
+    if (event.callKey === undefined || event.attempt === undefined) continue;
+    const own = all.find((seen) => seen.callKey === event.callKey && seen.attempt === event.attempt);
+    if (event.type === 'call_started') {
+      supersede(all, event);
+      if (own === undefined) all.push(begin(event, event.seq));
+    } else if (own !== undefined) advance(own, event);
+    else if (event.type === 'call_delta' || event.type === 'call_completed') {
+      const late = begin(event, 0);
+      all.push(late);
+      advance(late, event);
+    }
+  }
+  return all;
+}
+
+function begin(event: TaskEvent, started: number): Seen {
+  return {
+    callKey: event.callKey ?? '',
+    attempt: event.attempt ?? '',
+    stepId: event.stepId,
+    started,
+    startedEpoch: event.epoch,
+    until: Number.POSITIVE_INFINITY,
+    completedAt: undefined,
+    isVoid: false,
+    following: '',
+  };
+}
+
+function advance(seen: Seen, event: TaskEvent): void {
+  seen.until = Math.min(seen.until, event.seq);
+  if (event.type === 'attempt_reset') seen.isVoid = true;
+  if (event.type === 'call_completed') seen.completedAt = { seq: event.seq, epoch: event.epoch };
+  const text = event.data?.['text'];
+  if (event.type === 'call_delta' && typeof text === 'string') seen.following += text;
+}
+
+/** A newer attempt of the same call voids what the older ones wrote. */
+function supersede(all: readonly Seen[], event: TaskEvent): void {
+  for (const seen of all)
+    if (seen.callKey === event.callKey && seen.attempt !== event.attempt && seen.completedAt === undefined)
+      seen.isVoid = true;
+}
+
+function closeStep(all: readonly Seen[], event: TaskEvent): void {
+  for (const seen of all) if (seen.stepId === event.stepId) seen.until = Math.min(seen.until, event.seq);
+}
