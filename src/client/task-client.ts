@@ -104,6 +104,14 @@ export function createTaskClient(options: TaskClientOptions) {
     failure: (taskId: string, runId: string): Promise<FailureDetails | undefined> =>
       inTime(() => failure(workflow, taskId, runId)),
 
+    /** Process id of the worker that has the task's activity now, as the SDK's identity `<pid>@<host>` tells it. */
+    async workerPid(taskId: string): Promise<number | undefined> {
+      const { raw } = await inTime(() => workflow.getHandle(taskId).describe());
+      const identity = raw.pendingActivities?.[0]?.lastWorkerIdentity;
+      const pid = Number(identity?.split('@')[0]);
+      return Number.isInteger(pid) && pid > 0 ? pid : undefined;
+    },
+
     /** Undefined when Temporal knows no such task. */
     async describe(taskId: string, runId?: string): Promise<TaskExecution | undefined> {
       try {

@@ -21,6 +21,8 @@ export type CaughtUp = {
   readonly cursor: Cursor;
   /** Calls under way of whose text the reader cannot have all. */
   readonly broken: readonly string[];
+  /** Nothing comes after these. */
+  readonly isOver: boolean;
 };
 
 const PAGE = 500;
@@ -150,10 +152,12 @@ async function tell(
     snapshots.flatMap((snapshot) => snapshot ?? []),
   );
   if (view.isReset) events.unshift(toReset(taskId, view, cursor));
+  const end = missed.at(-1)?.seq ?? from;
   return {
     taskId,
+    isOver: standing === undefined ? isEndOf(view.stored, end) : standing.ended && standing.seq === end,
     events: events.map((event) => ({ ...event, epoch })),
-    cursor: { epoch, seq: missed.at(-1)?.seq ?? from },
+    cursor: { epoch, seq: end },
     // The ring alone cannot tell in which epoch a call began, nor need it: then the reader has all of this epoch.
     broken: [
       ...brokenCalls(view.stored, standing?.epoch ?? epoch),
@@ -162,6 +166,11 @@ async function tell(
       ),
     ],
   };
+}
+
+function isEndOf(stored: readonly TaskEvent[], seq: number): boolean {
+  const last = stored.at(-1);
+  return last?.type === 'stream_end' && last.seq === seq;
 }
 
 type Snapshot = { readonly event: TaskEvent; readonly since: number };

@@ -23,7 +23,7 @@ const AGAIN_MS = 500;
 
 type Reader = ReturnType<FollowStores['events']['openReader']>;
 
-/** Never throws for a store that is away: it waits. */
+/** Ends after `stream_end`, at once for a reader that has it already. Never throws for a store that is away: it waits. */
 export async function* follow(
   stores: FollowStores,
   taskId: string,
@@ -53,6 +53,7 @@ async function* allEvents(
       if (told !== undefined || caught.events.length > 0) told = caught.cursor;
       if (caught.events.length > 0) idleRounds = 0;
       yield* caught.events;
+      if (caught.isOver) return;
       const status = told === undefined ? await endedSilently(options) : undefined;
       if (status !== undefined) return yield silentEnd(taskId, status);
       reader ??= stores.events.openReader(taskId);
@@ -87,7 +88,7 @@ async function* liveFrom(
         if (event.epoch !== at.epoch || event.seq !== at.seq + 1) return;
         // It carries the number before the answer, so that it moves the reader nowhere.
         if (event.type === 'call_completed' && broken.includes(event.callKey ?? ''))
-          yield* wholeAnswer(stores, event);
+          yield* await wholeAnswer(stores, event);
         at = { epoch: event.epoch, seq: event.seq };
         yield event;
       }

@@ -32,6 +32,7 @@ export type CallText = { readonly callKey: string; readonly attempt: string; rea
 /** Redis' part of a task's events at one moment: the counter, the ring after a position, and what is known of its calls. */
 export type Standing = Cursor & {
   readonly runId: string;
+  readonly ended: boolean;
   readonly ring: readonly TaskEvent[];
   readonly texts: readonly CallText[];
   /** Numbers of the milestones of this epoch, whether their rows have them already or not. */
@@ -237,6 +238,7 @@ async function standing(redis: Redis, taskId: string, afterSeq: number): Promise
       epoch: Number(meta['epoch']),
       seq: Number(meta['seq']),
       runId: meta['run'] ?? '',
+      ended: meta['ended'] === '1',
       ring: entries.map((entry) => toTaskEvent(taskId, entry)).filter((event) => event.seq > afterSeq),
       texts: attempts.map(([callKey, attempt]) => ({
         callKey,

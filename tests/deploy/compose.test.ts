@@ -16,7 +16,8 @@ type Service = {
   readonly command?: readonly string[];
   readonly entrypoint?: readonly string[];
   readonly container_name?: string;
-  readonly environment?: Readonly<Record<string, string>>;
+  /** `null`: passed on from .env or the shell, and absent where it is absent there. */
+  readonly environment?: Readonly<Record<string, string | null>>;
   readonly ports?: readonly string[];
   readonly user?: string;
   readonly init?: boolean;
@@ -168,8 +169,11 @@ describe('docker-compose.yml', () => {
 describe('.env.example', () => {
   it('names the variables that docker-compose.yml reads, and no others', async () => {
     const lines = (await read('.env.example')).split('\n');
-    const named = lines.flatMap((line) => /^([A-Z_]+)=/.exec(line)?.[1] ?? []);
-    const used = [...composeText.matchAll(/\$\{([A-Z_]+)/g)].map((match) => match[1]);
+    const named = lines.flatMap((line) => /^(?:# )?([A-Z_]+)=/.exec(line)?.[1] ?? []);
+    const passedOn = Object.values(services).flatMap(({ environment = {} }) =>
+      Object.entries(environment).flatMap(([name, value]) => (value === null ? [name] : [])),
+    );
+    const used = [...[...composeText.matchAll(/\$\{([A-Z_]+)/g)].map((match) => match[1]), ...passedOn];
     expect(named.toSorted()).toEqual([...new Set(used)].toSorted());
   });
 
@@ -227,8 +231,8 @@ function service(name: string): Service {
   return found;
 }
 
-function seconds(text = ''): number {
-  const match = /^(\d+)s$/.exec(text);
+function seconds(text: string | null | undefined): number {
+  const match = /^(\d+)s$/.exec(text ?? '');
   if (match === null) throw new Error(`not a number of seconds: ${text}`);
   return Number(match[1]);
 }

@@ -113,6 +113,8 @@ describe('runTask', () => {
     await using worker = await startWorkflowWorker(activities);
     for (const [n, input] of [
       { query: 'x', extra: 1 },
+      { userId: 'u', query: 'x'.repeat(1_200_000) },
+      { userId: 'u', query: 'a NUL \u0000 and a lone surrogate \ud800' },
       null,
       [],
       'text',

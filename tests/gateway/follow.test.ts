@@ -1,0 +1,383 @@
+// Readers of a task's events on real Redis and Postgres: wherever they begin and whatever is lost on the way, they end with the same
+// text, in order, without a repeat, or are told that they must begin anew.
+
+import { randomUUID } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
+import { type FollowOptions, follow } from '../../src/gateway/follow.ts';
+import { createEvents } from '../../src/stores/events.ts';
+import { createRedis } from '../../src/stores/redis.ts';
+import type { TaskEvent } from '../../src/task/event.ts';
+import { eventually } from '../support/eventually.ts';
+import { openTestStores, type TestStores } from '../support/stores.ts';
+import { createStoredTask, textOf, typesOf } from './events.ts';
+
+const RING = 8;
+let servers: TestStores;
+
+beforeAll(async () => {
+  servers = await openTestStores({ events: { ringCapacity: RING, onPublished: () => undefined } });
+});
+afterAll(() => servers[Symbol.asyncDispose]());
+
+const newTask = (runId?: string, taskId = `task-${randomUUID()}`) => createStoredTask(servers, taskId, runId);
+
+/** Reads to the end, or until the signal. */
+async function readAll(taskId: string, options: Partial<FollowOptions> = {}): Promise<TaskEvent[]> {
+  const events: TaskEvent[] = [];
+  for await (const event of follow(servers.stores, taskId, {
+    signal: AbortSignal.timeout(20_000),
+    ...options,
+  }))
+    events.push(event);
+  return events;
+}
+
+/** A reader in the background whose events can be looked at while it reads. */
+function startReading(taskId: string, options: Partial<FollowOptions> = {}) {
+  const stop = new AbortController();
+  const events: TaskEvent[] = [];
+  const read = async () => {
+    for await (const event of follow(servers.stores, taskId, { signal: stop.signal, ...options }))
+      events.push(event);
+  };
+  const done = read();
+  return {
+    events,
+    done,
+    until: (check: (events: readonly TaskEvent[]) => boolean) =>
+      eventually(() => {
+        if (!check(events)) throw new Error(`the reader has ${typesOf(events)}`);
+      }),
+    async stop() {
+      stop.abort();
+      await done;
+    },
+  };
+}
+
+async function removeFromRedis(): Promise<void> {
+  await servers.redis.command(async (client) => {
+    const keys = await client.keys(`${servers.prefix}:*`);
+    if (keys.length > 0) await client.del(...keys);
+  });
+}
+
+function expectInOrder(events: readonly TaskEvent[]): void {
+  const numbers = events.filter((event) => event.type !== 'call_snapshot').map((event) => event.seq);
+  expect(numbers).toEqual(numbers.toSorted((left, right) => left - right));
+  expect(new Set(numbers).size).toBe(numbers.length);
+}
+
+async function stream(task: ReturnType<typeof newTask>, pieces: number, from = 0): Promise<string> {
+  let text = '';
+  for (let piece = from; piece < from + pieces; piece += 1) {
+    await task.delta(`${piece} `);
+    text += `${piece} `;
+  }
+  return text;
+}
+
+describe('a reader from the beginning', () => {
+  test('follows a task that is not begun yet to its end', async () => {
+    const task = newTask();
+    await task.queue();
+    const reader = startReading(task.taskId);
+    await task.begin();
+    await task.startCall();
+    const text = await stream(task, 5);
+    await reader.until((events) => textOf(events) === text);
+    await task.completeCall(text);
+    await task.end();
+    await reader.done;
+    expect(typesOf(reader.events)).toBe(
+      'task_started step_started call_started call_delta call_delta call_delta call_delta call_delta call_completed task_completed stream_end',
+    );
+    expect(reader.events.map((event) => event.seq)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+  });
+
+  test('gets one snapshot for the text of a running call that is no longer in the ring', async () => {
+    const task = newTask();
+    await task.begin();
+    await task.startCall();
+    const first = await stream(task, 20);
+    const reader = startReading(task.taskId);
+    await reader.until((events) => textOf(events) === first);
+    const snapshots = reader.events.filter((event) => event.type === 'call_snapshot');
+    expect(snapshots).toHaveLength(1);
+    expect(snapshots[0]).toMatchObject({
+      callKey: task.callKey,
+      attempt: task.attemptOf(1),
+      seq: 23 - RING,
+      epoch: 1,
+    });
+    const second = await stream(task, 3, 20);
+    await task.completeCall(first + second);
+    await task.end();
+    await reader.done;
+    expect(textOf(reader.events)).toBe(first + second);
+    expectInOrder(reader.events);
+    expect(typesOf(reader.events.slice(0, 4))).toBe('task_started step_started call_started call_snapshot');
+  });
+
+  test('gets an ended task from Postgres alone when Redis has forgotten it', async () => {
+    const task = newTask();
+    await task.begin();
+    await task.startCall();
+    const text = await stream(task, 30);
+    await task.completeCall(text);
+    await task.end();
+    await removeFromRedis();
+    const events = await readAll(task.taskId);
+    expect(typesOf(events)).toBe(
+      'task_started step_started call_started call_snapshot call_completed task_completed stream_end',
+    );
+    expect(textOf(events)).toBe(text);
+    expectInOrder(events);
+  });
+
+  test('gets no text of an attempt that was given up', async () => {
+    const task = newTask();
+    await task.begin();
+    await task.startCall(1);
+    await stream(task, 12);
+    await task.milestone({
+      id: `${task.attemptOf(1)}:reset`,
+      type: 'attempt_reset',
+      stepId: 'answer',
+      callKey: task.callKey,
+      attempt: task.attemptOf(1),
+    });
+    await task.startCall(2);
+    for (let piece = 0; piece < 12; piece += 1) await task.delta(`b${piece} `, 2);
+    const expected = Array.from({ length: 12 }, (_, piece) => `b${piece} `).join('');
+    await task.completeCall(expected, 2);
+    await task.end();
+    const events = await readAll(task.taskId);
+    const snapshots = events.filter((event) => event.type === 'call_snapshot');
+    expect(snapshots.map((event) => event.attempt)).toEqual([task.attemptOf(2)]);
+    expect(textOf(events)).toBe(expected);
+    expectInOrder(events);
+  });
+
+  test('waits for numbers that are visible in Redis and not yet written back', async () => {
+    const task = newTask();
+    await task.begin();
+    await task.startCall();
+    await stream(task, 12);
+    const { rows } = await servers.postgres.query<{ id: string; seq: bigint; epoch: number }>(
+      "update events e set seq = null, epoch = null from events old where old.task_id = e.task_id and old.id = e.id and e.task_id = $1 and e.type = 'call_started' returning e.id, old.seq, old.epoch",
+      [task.taskId],
+    );
+    const row = rows[0];
+    if (row === undefined) throw new Error('the event has no row');
+    const reader = startReading(task.taskId);
+    // As many looks as it takes to tell whether it waits: the first one would have told the events without the missing one.
+    await servers.stores.events.standing(task.taskId, 0);
+    expect(reader.events).toEqual([]);
+    await servers.postgres.query('update events set seq = $3, epoch = $4 where task_id = $1 and id = $2', [
+      task.taskId,
+      row.id,
+      row.seq,
+      row.epoch,
+    ]);
+    await reader.until((events) => events.length > 0);
+    expect(typesOf(reader.events.slice(0, 4))).toBe('task_started step_started call_started call_snapshot');
+    await reader.stop();
+  });
+});
+
+describe('a reader that comes back', () => {
+  test('goes on after its cursor when the ring still has it', async () => {
+    const task = newTask();
+    await task.begin();
+    await task.startCall();
+    await stream(task, 4);
+    await task.completeCall('0 1 2 3 ');
+    await task.end();
+    const all = await readAll(task.taskId);
+    for (const event of all.slice(0, -1)) {
+      const rest = await readAll(task.taskId, { after: event });
+      // The first events have left the ring of eight; the text in between then comes as a snapshot.
+      expect(rest.filter((one) => one.type !== 'call_delta' && one.type !== 'call_snapshot')).toEqual(
+        all.filter((one) => one.seq > event.seq && one.type !== 'call_delta' && one.type !== 'call_snapshot'),
+      );
+      expectInOrder(rest);
+      expect(rest.every((one) => one.seq > event.seq)).toBe(true);
+    }
+  });
+
+  test('gets the text so far, once, when its place has left the ring', async () => {
+    const task = newTask();
+    await task.begin();
+    await task.startCall();
+    await stream(task, 2);
+    const after = { epoch: 1, seq: 5 };
+    await stream(task, 20, 2);
+    await task.completeCall(Array.from({ length: 22 }, (_, piece) => `${piece} `).join(''));
+    await task.end();
+    const rest = await readAll(task.taskId, { after });
+    expect(rest[0]).toMatchObject({ type: 'call_snapshot' });
+    expect(rest.filter((event) => event.type === 'call_snapshot')).toHaveLength(1);
+    expect(textOf(rest)).toBe(Array.from({ length: 22 }, (_, piece) => `${piece} `).join(''));
+    const again = await readAll(task.taskId, { after: rest[0] });
+    expect(again).toEqual(rest.slice(1));
+  });
+
+  test.each([
+    ['of an older epoch', { epoch: 0, seq: 2 }],
+    ['of a newer epoch', { epoch: 7, seq: 2 }],
+    ['in the future', { epoch: 1, seq: 10_000 }],
+  ])('is told to begin anew with a cursor %s', async (_, after) => {
+    const task = newTask();
+    await task.begin();
+    await task.end();
+    const inRedis = await readAll(task.taskId, { after });
+    expect(typesOf(inRedis)).toBe('reset task_started step_started task_completed stream_end');
+    expect(inRedis[0]).toMatchObject({ epoch: 1, seq: 0 });
+    await removeFromRedis();
+    expect(typesOf(await readAll(task.taskId, { after }))).toBe(typesOf(inRedis));
+  });
+
+  test('gets nothing but the end of the stream after the last event but one, and nothing after the end', async () => {
+    const task = newTask();
+    await task.begin();
+    await task.end();
+    expect(typesOf(await readAll(task.taskId, { after: { epoch: 1, seq: 3 } }))).toBe('stream_end');
+    expect(await readAll(task.taskId, { after: { epoch: 1, seq: 4 } })).toEqual([]);
+    await removeFromRedis();
+    expect(await readAll(task.taskId, { after: { epoch: 1, seq: 4 } })).toEqual([]);
+  });
+});
+
+describe('a reader that waits', () => {
+  test('goes on after Redis was emptied, and is told to begin anew', async () => {
+    const task = newTask();
+    await task.begin();
+    await task.startCall();
+    await stream(task, 3);
+    const reader = startReading(task.taskId);
+    await reader.until((events) => textOf(events) === '0 1 2 ');
+    await removeFromRedis();
+    await stream(task, 2, 3);
+    await reader.until((events) => events.some((event) => event.type === 'reset'));
+    await task.completeCall('0 1 2 3 4 ');
+    await task.end();
+    await reader.done;
+    const since = reader.events.slice(reader.events.findIndex((event) => event.type === 'reset'));
+    expect(since[0]).toMatchObject({ epoch: 2, seq: 0 });
+    expect(since.every((event) => event.epoch === 2)).toBe(true);
+    expect(since.filter((event) => event.type === 'stream_end')).toHaveLength(1);
+    // What was streamed before is gone from Redis: the whole answer comes before the call is called complete.
+    expect(textOf(since)).toBe('0 1 2 3 4 ');
+    expectInOrder(since.slice(1));
+  });
+
+  test('goes on when Redis was emptied in silence and the task ended meanwhile', async () => {
+    const task = newTask();
+    await task.begin();
+    const reader = startReading(task.taskId);
+    await reader.until((events) => events.length === 2);
+    await removeFromRedis();
+    await task.end();
+    await reader.done;
+    expect(typesOf(reader.events)).toBe(
+      'task_started step_started reset task_started step_started task_completed stream_end',
+    );
+  });
+
+  test('catches up by a snapshot when it was slower than the ring', async () => {
+    const task = newTask();
+    await task.begin();
+    await task.startCall();
+    const reading = follow(servers.stores, task.taskId, { signal: AbortSignal.timeout(20_000) });
+    const events: TaskEvent[] = [];
+    for (let count = 0; count < 3; count += 1) events.push((await reading.next()).value);
+    const text = await stream(task, 40);
+    await task.completeCall(text);
+    await task.end();
+    for await (const event of reading) events.push(event);
+    expect(textOf(events)).toBe(text);
+    expect(events.filter((event) => event.type === 'call_snapshot')).toHaveLength(1);
+    expectInOrder(events);
+  });
+
+  test('waits longer than a command may take', async () => {
+    const options = {
+      url: inject('servers').redis,
+      keyPrefix: servers.prefix,
+      commandTimeoutMs: 100,
+      policyChecked: true,
+    };
+    const redis = createRedis(options, servers.log);
+    await redis.ready(5_000);
+    const reader = createEvents(servers.postgres, redis, {
+      ringCapacity: RING,
+      onPublished: () => undefined,
+    }).openReader('task-quiet');
+    expect(await reader.read({ epoch: 1, seq: 1 }, 500)).toEqual([]);
+    reader.close();
+    await redis.close();
+  });
+
+  test('closes its connection when it is stopped and when it is left', async () => {
+    const task = newTask();
+    await task.begin();
+    const count = async () => {
+      const list = await servers.redis.command((client) => client.client('LIST'));
+      return String(list)
+        .split('\n')
+        .filter((line) => line.includes('cmd=xread')).length;
+    };
+    const before = await count();
+    const reader = startReading(task.taskId);
+    await eventually(async () => expect(await count()).toBe(before + 1));
+    await reader.stop();
+    await eventually(async () => expect(await count()).toBe(before));
+    for await (const event of follow(servers.stores, task.taskId, { signal: AbortSignal.timeout(20_000) })) {
+      if (event.type === 'step_started') break;
+    }
+    await eventually(async () => expect(await count()).toBe(before));
+  });
+});
+
+describe('an id that is used again', () => {
+  test('shows the events of its present run only', async () => {
+    const first = newTask('run-1');
+    await first.begin();
+    await first.end();
+    const second = newTask('run-2', first.taskId);
+    await second.queue();
+    const reader = startReading(first.taskId);
+    await second.begin();
+    await reader.until((events) => events.length === 2);
+    await second.end();
+    await reader.done;
+    expect(typesOf(reader.events)).toBe('task_started step_started task_completed stream_end');
+    expect(reader.events.map((event) => event.seq)).toEqual([5, 6, 7, 8]);
+    expect(typesOf(await readAll(first.taskId))).toBe(typesOf(reader.events));
+    await removeFromRedis();
+    expect(typesOf(await readAll(first.taskId))).toBe(typesOf(reader.events));
+  });
+});
+
+describe('what a reader asks for', () => {
+  test('is all it gets, with the end of the stream', async () => {
+    const task = newTask();
+    await task.begin();
+    await task.startCall();
+    await stream(task, 20);
+    await task.completeCall('x');
+    await task.end();
+    expect(typesOf(await readAll(task.taskId, { types: new Set(['task_started', 'call_completed']) }))).toBe(
+      'task_started call_completed stream_end',
+    );
+    expect(typesOf(await readAll(task.taskId, { types: new Set(['call_delta']) }))).toMatch(
+      /^call_snapshot( call_delta)+ stream_end$/,
+    );
+  });
+
+  test('ends with the word of Temporal where a task leaves no events', async () => {
+    const events = await readAll('task-without-row', { endedSilently: async () => 'failed' });
+    expect(events).toMatchObject([{ type: 'stream_end', data: { status: 'failed' } }]);
+  });
+});

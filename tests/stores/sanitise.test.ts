@@ -1,0 +1,118 @@
+import { describe, expect, it } from 'vitest';
+import { sanitise } from '../../src/stores/sanitise.ts';
+import { isCleanText } from '../../src/task/text.ts';
+
+describe('sanitise', () => {
+  it.each<[string, unknown]>([
+    ['null', null],
+    ['a number', 1.5],
+    ['a boolean', false],
+    ['a text', 'plain 😀'],
+    [
+      'an ordinary payload',
+      { strategy: 'simple', usage: { inputTokens: 1 }, steps: [{ stepId: 'answer' }], none: null },
+    ],
+  ])('leaves %s as it is', (_title, value) => {
+    expect(sanitise(value)).toEqual(value);
+  });
+
+  it('copies, it does not change what it is given', () => {
+    const given = Object.freeze({ a: Object.freeze(['x\u0000']) });
+    expect(sanitise(given)).toEqual({ a: ['x'] });
+  });
+
+  it('removes NULs and lone surrogates from texts and names', () => {
+    expect(sanitise({ 'a\u0000': ['\ud800x', 'y\udc00', '\u0000'] })).toEqual({ a: ['�x', 'y�', ''] });
+  });
+
+  it('writes large integers as text, which JSON has no number for', () => {
+    expect(sanitise({ nano: 9_007_199_254_740_993n })).toEqual({ nano: '9007199254740993' });
+  });
+
+  it.each([
+    'sk-abcdefghijklmnop1234',
+    'sk-proj-abc_DEF-1234567890',
+    'Bearer eyJhbGciOi.J9.abc~x/y+z==',
+    'bearer abcdefghijklmnopqrstuvwxyz',
+    'AIzaSyA1234567890abcdefghijklmnopqrstuv',
+  ])('redacts the secret %s inside a text', (secret) => {
+    expect(sanitise(`before ${secret} after`)).toBe('before [redacted] after');
+  });
+
+  it.each([
+    'apiKey',
+    'api_key',
+    'api-key',
+    'API_KEY',
+    'Authorization',
+    'x-api-key',
+    'password',
+    'secret',
+    'client_secret',
+    'accessToken',
+    'access_token',
+    'openaiApiKey',
+    'apiKey\u0000',
+  ])('redacts the value of %j', (name) => {
+    expect(Object.values(sanitise({ [name]: { deep: 'value' } }) as object)).toEqual(['[redacted]']);
+  });
+
+  it.each(['inputTokens', 'keys', 'author', 'cached'])('leaves the value of %s', (name) => {
+    expect(sanitise({ [name]: 'x' })).toEqual({ [name]: 'x' });
+  });
+
+  it('leaves counts, whatever their name', () => {
+    expect(sanitise({ firstToken: 120, secret: false, token: null })).toEqual({
+      firstToken: 120,
+      secret: false,
+      token: null,
+    });
+  });
+
+  it('replaces base64 of a kilobyte, not a word', () => {
+    const image = Buffer.alloc(3_000, 7).toString('base64');
+    expect(sanitise({ url: `data:image/png;base64,${image}` })).toEqual({
+      url: 'data:image/png;base64,[base64]',
+    });
+    expect(sanitise('x'.repeat(1_023))).toBe('x'.repeat(1_023));
+  });
+
+  it('cuts a long text at a character and says so', () => {
+    const text = sanitise('ä😀'.repeat(20_000)) as string;
+    expect(text.length).toBeLessThanOrEqual(16_385);
+    expect(text.endsWith('…')).toBe(true);
+    expect(text).not.toContain('�');
+  });
+
+  it('leaves no half of a secret where a text is cut', () => {
+    const secret = 'sk-abcdefghijklmnopqrstuvwxyz0123456789';
+    for (let shown = 1; shown < secret.length; shown += 1) {
+      const text = `${'x '.repeat(8_192).slice(shown)}${secret}`;
+      expect(sanitise(text)).not.toContain('sk-');
+    }
+  });
+
+  it('cuts a hundred thousand levels of nesting without a stack overflow', () => {
+    const deep: unknown = JSON.parse(`${'{"a":['.repeat(100_000)}1${']}'.repeat(100_000)}`);
+    expect(JSON.stringify(sanitise({ deep }))).toBe('{"deep":{"a":[{"a":[{"a":[{"a":"[too deep]"}]}]}]}}');
+  });
+
+  it('keeps two hundred entries of a list and of an object', () => {
+    expect(sanitise(Array.from({ length: 1_000 }, (_, n) => n))).toHaveLength(200);
+    const wide = Object.fromEntries(Array.from({ length: 1_000 }, (_, n) => [`k${n}`, n]));
+    expect(Object.keys(sanitise(wide) as object)).toHaveLength(200);
+  });
+
+  it('bounds the whole of a payload that is wide, deep and long at once', () => {
+    const row = () => Array.from({ length: 200 }, () => 'long text '.repeat(1_000));
+    const text = JSON.stringify(sanitise({ rows: Array.from({ length: 200 }, row) }));
+    expect(text.length).toBeLessThan(100_000);
+    expect(isCleanText(text)).toBe(true);
+  });
+
+  it('makes an own property of __proto__ and nothing else', () => {
+    const copy = sanitise(JSON.parse('{"__proto__":{"polluted":true}}')) as object;
+    expect(Object.keys(copy)).toEqual(['__proto__']);
+    expect(Reflect.get({}, 'polluted')).toBeUndefined();
+  });
+});
