@@ -210,3 +210,14 @@ function deepFreeze<T>(value: T): T {
   for (const inner of Object.values(value)) deepFreeze(inner);
   return Object.freeze(value);
 }
+
+/** What the command line reads of the environment: addresses of a Weir that runs elsewhere, and what a child process inherits. */
+export type CliEnvironment = {
+  /** All variables that are set to something: WEIR_URL, WEIR_API_KEY, WEIR_STATE_DIR, TEMPORAL_ADDRESS and the rest. */
+  readonly variables: Environment;
+};
+
+/** Reads the environment without judging it; `loadConfig` does, where a command needs a configuration. */
+export function readCliEnvironment(): CliEnvironment {
+  return { variables: presentEnvironment(processEnvironment()) };
+}

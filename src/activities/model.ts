@@ -2,7 +2,7 @@
 
 import { CancelledFailure, Context } from '@temporalio/activity';
 import type { CallRequest } from '../calls/call.ts';
-import { CallAborted, type Calls } from '../calls/govern.ts';
+import type { Calls } from '../calls/govern.ts';
 import type { Logger } from '../log.ts';
 import type { Events } from '../stores/events.ts';
 import type { Tasks } from '../stores/tasks.ts';
@@ -35,77 +35,85 @@ export type ModelActivityDependencies = {
   readonly log: Logger;
 };
 
-export function createModelActivities({ calls, tasks, events, log }: ModelActivityDependencies) {
+const BEAT_MS = 1_000;
+
+export function createModelActivities(dependencies: ModelActivityDependencies) {
+  const { calls, tasks, events, log } = dependencies;
   return {
     /** Answers the visit's outcome; throws what Temporal tries again on the same candidate, or the cancellation. */
     async callModel(input: CallModelInput): Promise<CallOutcome> {
       const context = Context.current();
-      const { attempt, activityId } = context.info;
-      const task = { taskId: input.taskId, runId: input.runId, tenantId: input.tenantId };
-      context.heartbeat({ outputTokens: 0 });
+      const isCancelRequested = () => context.cancellationDetails?.cancelRequested === true;
+      let outputTokens = 0;
+      // Through the whole visit, waits for a store or a predecessor included. What may hang ends by limits of its own.
+      const beating = setInterval(() => context.heartbeat({ outputTokens }), BEAT_MS);
       try {
-        const { messages, temperature, responseFormat } = await tasks.messages(input.taskId);
-        const request: CallRequest = {
-          callKey: input.callKey,
-          stepId: input.stepId,
-          payer: {
-            tenantId: input.tenantId,
-            userId: input.userId,
-            sessionId: input.sessionId,
-            taskId: input.taskId,
-          },
-          task,
-          model: input.model,
-          number: { candidate: input.candidate, visit: input.visit, attempt },
-          messages,
-          maxOutputTokens: input.maxOutputTokens,
-          temperature,
-          responseFormat,
-          heldWaits: input.heldWaits,
-          remainingMs: Date.parse(input.endsAt) - Date.now(),
-        };
+        const request = await toRequest(dependencies, input, context.info.attempt);
+        if (input.visit > 1) await show(input, 'running');
         const outcome = await calls.visit(request, {
-          owner: `activity ${input.taskId}/${input.runId}/${activityId}/${attempt}`,
+          owner: `activity ${input.taskId}/${input.runId}/${context.info.activityId}/${context.info.attempt}`,
           signal: context.cancellationSignal,
-          abortReason: () =>
-            context.cancellationDetails?.cancelRequested === true ? 'cancelled' : 'handover',
-          beat: (outputTokens) => context.heartbeat({ outputTokens }),
+          abortReason: () => (isCancelRequested() ? 'cancelled' : 'handover'),
+          beat: (tokens) => {
+            outputTokens = tokens;
+          },
         });
         await show(input, outcome);
         return outcome;
       } catch (error) {
-        if (context.cancellationSignal.aborted || isCancelled(error))
-          throw new CancelledFailure('the call was cancelled');
+        // Only a cancellation that Temporal asked for may end the activity as cancelled; a stopping worker hands its call over.
+        if (isCancelRequested()) throw new CancelledFailure('the call was cancelled');
+        const { attempt } = context.info;
         if (attempt > 1)
           log.warn('model call failed again', { taskId: input.taskId, attempt, model: input.model, error });
         throw toRetryable(error);
+      } finally {
+        clearInterval(beating);
       }
     },
   };
 
   /** What a waiting or refused call tells its readers. Shown, never decisive: a failure here loses no outcome. */
-  async function show(input: CallModelInput, outcome: CallOutcome): Promise<void> {
-    const event = toEvent(input, outcome);
-    if (event === undefined) return;
+  async function show(input: CallModelInput, outcome: CallOutcome | 'running'): Promise<void> {
     const { taskId, runId, tenantId } = input;
     try {
+      if (outcome === 'running')
+        return await tasks.note(taskId, runId, { status: 'running', phase: 'running' });
       if (outcome.kind === 'wait' || outcome.kind === 'held') {
         const until = new Date(Date.now() + outcome.ms).toISOString();
-        await tasks.note(taskId, runId, {
-          status: 'waiting',
-          phase: 'waiting',
-          waiting: { reason: outcome.limit, until },
-        });
+        const waiting = { reason: outcome.limit, until };
+        await tasks.note(taskId, runId, { status: 'waiting', phase: 'waiting', waiting });
       }
-      await events.append({ taskId, runId, tenantId }, [event]);
+      const event = toEvent(input, outcome);
+      if (event !== undefined) await events.append({ taskId, runId, tenantId }, [event]);
     } catch (error) {
-      log.warn('the outcome of a visit could not be shown', { taskId, outcome: outcome.kind, error });
+      log.warn('the state of a call could not be shown', { taskId, error });
     }
   }
 }
 
-function isCancelled(error: unknown): boolean {
-  return error instanceof CallAborted && error.by === 'cancelled';
+/** The conversation comes from Postgres: it never travels through a history. */
+async function toRequest(
+  { tasks }: ModelActivityDependencies,
+  input: CallModelInput,
+  attempt: number,
+): Promise<CallRequest> {
+  const { taskId, runId, tenantId, userId, sessionId, candidate, visit } = input;
+  const { messages, temperature, responseFormat } = await tasks.messages(taskId);
+  return {
+    callKey: input.callKey,
+    stepId: input.stepId,
+    payer: { tenantId, userId, sessionId, taskId },
+    task: { taskId, runId, tenantId },
+    model: input.model,
+    number: { candidate, visit, attempt },
+    messages,
+    maxOutputTokens: input.maxOutputTokens,
+    temperature,
+    responseFormat,
+    heldWaits: input.heldWaits,
+    remainingMs: Date.parse(input.endsAt) - Date.now(),
+  };
 }
 
 function toEvent(input: CallModelInput, outcome: CallOutcome): EventDraft | undefined {

@@ -42,7 +42,7 @@ export type CallContext = {
   readonly signal: AbortSignal;
   /** Why the signal fired: the user's wish ends the call, a handover lets somebody else go on with it. */
   readonly abortReason: () => 'cancelled' | 'handover';
-  /** Evidence of life; called about once a second with the output tokens so far. */
+  /** Told the output tokens so far as they come; whoever proves the call's life passes them on. */
   readonly beat: (outputTokens: number) => void;
 };
 

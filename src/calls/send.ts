@@ -1,4 +1,4 @@
-// Sends one admitted attempt and watches over it: lease, heartbeat, and the time limits that end a hung socket. It answers what
+// Sends one admitted attempt and watches over it: lease, and the time limits that end a hung socket. It answers what
 // happened; what that costs is settled elsewhere.
 
 import { LlmError } from '../llm/error.ts';
@@ -23,13 +23,12 @@ export type Sent =
 /** What is known of an attempt that did not end by itself. */
 export type Seen = { readonly outputText: string; readonly usage: Usage | undefined };
 
-const BEAT_MS = 1_000;
 /** Output so far is told by length until the stream ends; a token is about this many characters. */
 const CHARACTERS_PER_TOKEN = 4;
 
 export type Watch = {
   readonly outcome: Sent;
-  /** Ends the lease and the heartbeat; call it once the attempt is settled. */
+  /** Ends the lease; call it once the attempt is settled. */
   stop(): void;
 };
 
@@ -44,14 +43,10 @@ export async function send(
   let text = '';
   const outputTokens = () => Math.ceil(text.length / CHARACTERS_PER_TOKEN);
   const lease = keepLease(dependencies, attempt, outputTokens);
-  const beating = setInterval(() => context.beat(outputTokens()), BEAT_MS);
   const limits = startLimits(dependencies.settings);
   const deltas = createDeltaBatcher(dependencies, request, attempt, tries);
   const startedAt = performance.now();
-  const stop = () => {
-    clearInterval(beating);
-    lease.stop();
-  };
+  const { stop } = lease;
   try {
     const reply = await dependencies.models.stream({
       model: request.model,
@@ -66,6 +61,7 @@ export async function send(
         if (text === '') noteFirstToken(dependencies, attempt, startedAt);
         text += piece;
         deltas.push(piece);
+        context.beat(outputTokens());
       },
     });
     await deltas.flush();

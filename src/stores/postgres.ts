@@ -92,36 +92,39 @@ export function isPostgresOutage(error: unknown): boolean {
 
 async function transaction<Result>(pool: pg.Pool, work: (sql: Sql) => Promise<Result>): Promise<Result> {
   for (let tries = 1; ; tries += 1) {
-    const client = await pool.connect();
-    let broken: Error | undefined;
     try {
-      await client.query('begin');
-      const result = await work({
-        query: (text, values) => client.query(text, values === undefined ? undefined : [...values]),
-      });
-      await client.query('commit');
-      return result;
+      return await withClient(pool, (client, markBroken) => transactionOnce(client, markBroken, work));
     } catch (error) {
-      const repeat = RETRIED_CODES.has(codeOf(error)) && tries < TRANSACTION_TRIES;
-      // A connection that cannot roll back is in an unknown state and leaves the pool.
-      await client.query('rollback').catch((cause: Error) => {
-        broken = cause;
-      });
-      if (!repeat) throw error;
-    } finally {
-      client.release(broken);
+      if (!RETRIED_CODES.has(codeOf(error)) || tries >= TRANSACTION_TRIES) throw error;
     }
   }
 }
 
-async function exclusively<Result>(
+async function transactionOnce<Result>(
+  client: pg.PoolClient,
+  markBroken: MarkBroken,
+  work: (sql: Sql) => Promise<Result>,
+): Promise<Result> {
+  try {
+    await client.query('begin');
+    const result = await work({
+      query: (text, values) => client.query(text, values === undefined ? undefined : [...values]),
+    });
+    await client.query('commit');
+    return result;
+  } catch (error) {
+    // A connection that cannot roll back is in an unknown state and leaves the pool.
+    await client.query('rollback').catch(markBroken);
+    throw error;
+  }
+}
+
+function exclusively<Result>(
   pool: pg.Pool,
   name: string,
   work: () => Promise<Result>,
 ): Promise<Result | undefined> {
-  const client = await pool.connect();
-  let broken: Error | undefined;
-  try {
+  return withClient(pool, async (client, markBroken) => {
     const locked = await client.query<{ locked: boolean }>(
       'select pg_try_advisory_lock(hashtextextended($1, 0)) as locked',
       [name],
@@ -131,13 +134,29 @@ async function exclusively<Result>(
       return await work();
     } finally {
       // A lock that cannot be given back ends with its connection.
-      await client
-        .query('select pg_advisory_unlock(hashtextextended($1, 0))', [name])
-        .catch((cause: Error) => {
-          broken = cause;
-        });
+      await client.query('select pg_advisory_unlock(hashtextextended($1, 0))', [name]).catch(markBroken);
     }
+  });
+}
+
+type MarkBroken = (error: Error) => void;
+
+/** A connection of its own for some work; one that breaks in between leaves the pool. */
+async function withClient<Result>(
+  pool: pg.Pool,
+  work: (client: pg.PoolClient, markBroken: MarkBroken) => Promise<Result>,
+): Promise<Result> {
+  const client = await pool.connect();
+  let broken: Error | undefined;
+  const markBroken: MarkBroken = (error) => {
+    broken ??= error;
+  };
+  // The pool listens to idle clients only: one that dies between two statements of its owner would take the process with it.
+  client.on('error', markBroken);
+  try {
+    return await work(client, markBroken);
   } finally {
+    client.off('error', markBroken);
     client.release(broken);
   }
 }

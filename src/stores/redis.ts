@@ -51,7 +51,8 @@ export function createRedis(options: RedisOptions, log: Logger): Redis {
   const client = new Client(options.url, {
     commandTimeout: options.commandTimeoutMs,
     connectTimeout: 3_000,
-    maxRetriesPerRequest: 1,
+    // With 1 a command under way is dropped without an answer when the first reconnection succeeds, and hangs until its timeout.
+    maxRetriesPerRequest: 0,
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
     retryStrategy: (times) => Math.min(50 * times, 500),

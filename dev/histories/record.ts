@@ -1,0 +1,73 @@
+// Records the histories that the replay test checks: one real run of each kind of task, through the embedded stack. Until release 1.0
+// a change may record them anew and says so in the CHANGELOG; afterwards changes of workflow code are patched instead.
+
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
+import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
+import { createTaskClient, type TaskClient } from '../../src/client/task-client.ts';
+import { startStack } from '../stack/stack.ts';
+
+const FOLDER = new URL('../../tests/histories/', import.meta.url);
+const PACE = ['--first-token-ms', '100', '--chunk-delay-ms', '100', '--tokens-per-chunk', '2'];
+const QUERY = 'What is a weir? A weir is a low dam across a river.';
+
+type Scene = (client: TaskClient, temporal: Client) => Promise<string>;
+
+const scenes: Readonly<Record<string, Scene>> = {
+  happy: async (client) => ended(client, await client.start({ userId: 'ada', query: QUERY })),
+  refused: async (client) => ended(client, await client.start({ userId: 'ada', query: QUERY, budget: { usd: '0.000001' } })),
+  retried: async (client) => {
+    const marker = `[[sim:{"id":"history-${Date.now()}","status":500,"times":1}]]`;
+    return ended(client, await client.start({ userId: 'ada', query: `${QUERY} ${marker}` }));
+  },
+  throttled: async (client) => {
+    const marker = `[[sim:{"id":"history-${Date.now()}","status":429,"retryAfterMs":1200,"times":1}]]`;
+    return ended(client, await client.start({ userId: 'ada', query: `${QUERY} ${marker}` }));
+  },
+  cancelled: async (client) => {
+    const started = await client.start({ userId: 'ada', query: QUERY });
+    while ((await client.workerPid(started.taskId)) === undefined) await new Promise((next) => setTimeout(next, 50));
+    await client.cancel(started.taskId);
+    return ended(client, started);
+  },
+  // Started by a plain client: ours would not send it.
+  invalid: async (client, temporal) => {
+    const taskId = 'history-invalid';
+    await temporal.workflow.start('runTask', { workflowId: taskId, taskQueue: 'weir-normal', args: [{ query: '', extra: 1 }] });
+    return ended(client, { taskId });
+  },
+};
+
+async function main(): Promise<void> {
+  const stateDir = await mkdtemp(join(tmpdir(), 'weir-histories-'));
+  const stack = await startStack({ stateDir, workers: 1, providerArgs: PACE });
+  try {
+    const connection = await Connection.connect({ address: stack.info.temporal });
+    const temporal = new Client({ connection, namespace: stack.info.namespace });
+    const client = createTaskClient({ temporal, queuePrefix: 'weir', priorityQueues: true, searchAttributes: true });
+    for (const [name, scene] of Object.entries(scenes)) {
+      const taskId = await scene(client, temporal);
+      await writeFile(new URL(`${name}.json`, FOLDER), await toJson(temporal.workflow.getHandle(taskId)));
+      process.stdout.write(`recorded ${name}\n`);
+    }
+    await connection.close();
+  } finally {
+    await stack.stop();
+    await rm(stateDir, { recursive: true, force: true });
+  }
+}
+
+async function ended(client: TaskClient, { taskId }: { taskId: string }): Promise<string> {
+  await client.result(taskId).catch(() => undefined /* how it ends is what is recorded */);
+  return taskId;
+}
+
+/** Identities name a process and a host, which are nobody's business. */
+async function toJson(handle: WorkflowHandle): Promise<string> {
+  const history: unknown = JSON.parse(historyToJSON(await handle.fetchHistory()));
+  return `${JSON.stringify(history, (key, value: unknown) => (key === 'identity' ? 'weir' : value), 1)}\n`;
+}
+
+await main();

@@ -1,0 +1,125 @@
+// A task's events over SSE: one connection after the other, each going on after the last event that was received whole. What was
+// received is neither reordered nor judged; the gateway tells `reset` when it cannot honour a position.
+
+import { setTimeout as pause } from 'node:timers/promises';
+import { formatCursor, type TaskEvent } from '../task/event.ts';
+import { createEventStreamParser, type ServerSentEvent } from './event-stream.ts';
+import type { FollowTaskOptions } from './gateway-client.ts';
+import { GatewayError, toGatewayError, unreachable } from './gateway-error.ts';
+
+export type StreamTarget = {
+  /** As the caller wrote it, for messages. */
+  readonly url: string;
+  readonly base: URL;
+  readonly path: string;
+  readonly headers: Readonly<Record<string, string>>;
+};
+
+const FIRST_BACKOFF_MS = 100;
+const MAX_BACKOFF_MS = 5_000;
+/** Three heartbeats: a connection that says nothing for so long is dead, whatever its socket claims. */
+const SILENCE_MS = 45_000;
+
+/** Ends after `stream_end`, or when the signal fires. */
+export async function* followTask(
+  target: StreamTarget,
+  options: FollowTaskOptions,
+): AsyncGenerator<TaskEvent> {
+  const { signal, onOutage } = options;
+  let lastEventId = options.after === undefined ? '' : formatCursor(options.after);
+  let isKnown = false;
+  let backoffMs = FIRST_BACKOFF_MS;
+  while (signal?.aborted !== true) {
+    let lost = new GatewayError(`the stream from ${target.url} ended before the task did`);
+    try {
+      for await (const part of readStream(target, options, lastEventId)) {
+        isKnown = true;
+        if (part === 'open') continue;
+        backoffMs = FIRST_BACKOFF_MS;
+        lastEventId = part.id;
+        const event = toTaskEvent(part, target.url);
+        yield event;
+        if (event.type === 'stream_end') return;
+      }
+    } catch (error) {
+      if (signal?.aborted !== true) lost = passing(error, isKnown);
+    }
+    if (signal?.aborted) return;
+    onOutage?.(lost);
+    await sleep(backoffMs, signal);
+    backoffMs = Math.min(MAX_BACKOFF_MS, backoffMs * 2);
+  }
+}
+
+/** A failure after which it is worth coming back: the gateway was there and is gone, or cannot serve at the moment. @throws others */
+function passing(error: unknown, isKnown: boolean): GatewayError {
+  if (!(error instanceof GatewayError)) throw error;
+  const { status } = error;
+  const isGone = status === undefined || status >= 500;
+  if ((isKnown && isGone) || status === 429 || status === 503) return error;
+  throw error;
+}
+
+/** One connection: 'open' when it was accepted, then its events. @throws GatewayError when it breaks */
+async function* readStream(
+  target: StreamTarget,
+  { types, signal }: FollowTaskOptions,
+  lastEventId: string,
+): AsyncGenerator<'open' | ServerSentEvent> {
+  const silence = new AbortController();
+  const watch = setTimeout(
+    () => silence.abort(new Error(`nothing came for ${SILENCE_MS / 1000} s`)),
+    SILENCE_MS,
+  );
+  const signals = signal === undefined ? [silence.signal] : [silence.signal, signal];
+  try {
+    const response = await open(target, { types, lastEventId, signal: AbortSignal.any(signals) });
+    yield 'open';
+    const parser = createEventStreamParser();
+    for await (const bytes of response.body ?? []) {
+      watch.refresh();
+      yield* parser.push(bytes);
+    }
+  } catch (error) {
+    throw error instanceof GatewayError ? error : unreachable(target.url, error);
+  } finally {
+    clearTimeout(watch);
+    silence.abort(); // ends the request of a reader that leaves
+  }
+}
+
+async function open(
+  target: StreamTarget,
+  how: { types: FollowTaskOptions['types']; lastEventId: string; signal: AbortSignal },
+): Promise<Response> {
+  const address = new URL(target.path, target.base);
+  if (how.types !== undefined) address.searchParams.set('types', how.types.join(','));
+  const position = how.lastEventId === '' ? {} : { 'last-event-id': how.lastEventId };
+  const response = await fetch(address, {
+    headers: { ...target.headers, ...position, accept: 'text/event-stream' },
+    signal: how.signal,
+  });
+  if (!response.ok) throw await toGatewayError(response);
+  const type = response.headers.get('content-type') ?? 'nothing';
+  if (type.startsWith('text/event-stream')) return response;
+  await response.body?.cancel();
+  throw new GatewayError(
+    `what answers at ${target.url} is no Weir gateway: expected an event stream, got ${type}`,
+    {
+      status: response.status,
+    },
+  );
+}
+
+function toTaskEvent({ data, type }: ServerSentEvent, url: string): TaskEvent {
+  try {
+    return JSON.parse(data) as TaskEvent; // the gateway's own envelope
+  } catch (cause) {
+    throw new GatewayError(`an event of type ${type} from ${url} is no JSON`, { status: 200, cause });
+  }
+}
+
+/** Ends early, without an error, when the signal fires. */
+async function sleep(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  await pause(ms, undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
+}

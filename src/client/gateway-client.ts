@@ -1,0 +1,186 @@
+// Tasks, budgets and usage over the gateway's HTTP API. Requests are sent once, never repeated; only a stream of events comes back by
+// itself, since it knows where it was.
+
+import type { ScopeKind } from '../task/budget.ts';
+import type { Cursor, EventType, TaskEvent } from '../task/event.ts';
+import type { TaskStatus } from '../task/status.ts';
+import { followTask } from './follow-task.ts';
+import { GatewayError, toGatewayError, unreachable } from './gateway-error.ts';
+import type {
+  BudgetExplanation,
+  BudgetView,
+  LimitInput,
+  TaskAccepted,
+  TaskPage,
+  TaskView,
+  UsageReport,
+} from './wire.ts';
+
+export { GatewayError } from './gateway-error.ts';
+export type {
+  BudgetExplanation,
+  BudgetView,
+  LimitInput,
+  Problem,
+  TaskPage,
+  TaskView,
+  UsageReport,
+} from './wire.ts';
+
+export type GatewayClientOptions = {
+  /** Base URL, such as http://127.0.0.1:8080. */
+  readonly url: string;
+  readonly apiKey?: string;
+  /** How long an answer may take, streams excepted. Milliseconds. */
+  readonly timeoutMs?: number;
+};
+
+export type TaskQuery = {
+  readonly userId?: string | undefined;
+  readonly sessionId?: string | undefined;
+  readonly status?: TaskStatus | undefined;
+  readonly limit?: number | undefined;
+  /** `next` of the page before. */
+  readonly cursor?: string | undefined;
+};
+
+export type FollowTaskOptions = {
+  /** The last event the reader has; absent: from the beginning. */
+  readonly after?: Cursor | undefined;
+  /** Only these; `reset` and `stream_end` always come. */
+  readonly types?: readonly EventType[] | undefined;
+  /** Ends the stream without an error. */
+  readonly signal?: AbortSignal | undefined;
+  /** Told each time the connection was lost and is about to be made again. */
+  readonly onOutage?: ((error: GatewayError) => void) | undefined;
+};
+
+export type UsageQuery = {
+  /** tenant, user, session, task, model, provider, day */
+  readonly group?: readonly string[] | undefined;
+  readonly tenant?: string | undefined;
+  readonly user?: string | undefined;
+  readonly session?: string | undefined;
+  readonly task?: string | undefined;
+  readonly model?: string | undefined;
+  readonly provider?: string | undefined;
+  /** ISO 8601 */
+  readonly from?: string | undefined;
+  readonly to?: string | undefined;
+};
+
+export type TenantOption = { readonly tenantId?: string | undefined };
+
+export type GatewayClient = ReturnType<typeof createGatewayClient>;
+
+const TIMEOUT_MS = 30_000;
+
+/** @throws GatewayError when the URL is none; every method throws GatewayError */
+export function createGatewayClient(options: GatewayClientOptions) {
+  const api = createRequests(options);
+  const task = (taskId: string) => `tasks/${encodeURIComponent(taskId)}`;
+  const budget = (scope: ScopeKind, id: string) => `budgets/${scope}/${encodeURIComponent(id)}`;
+  return {
+    /** Submits a task; answers as soon as it was accepted. A 400 carries `problem.faults`. */
+    submit: (input: unknown, { taskId }: { taskId?: string | undefined } = {}): Promise<TaskAccepted> =>
+      api.json('POST', 'tasks', { query: { taskId }, body: input }),
+
+    /** Newest first. */
+    list: (query: TaskQuery = {}): Promise<TaskPage> => api.json('GET', 'tasks', { query }),
+
+    get: (taskId: string): Promise<TaskView> => api.json('GET', task(taskId)),
+
+    /** Asks the task to stop. A task that has ended stays as it is; what it answers then is the gateway's to say. */
+    async cancel(taskId: string): Promise<void> {
+      await api.send('POST', `${task(taskId)}/cancel`);
+    },
+
+    /**
+     * Events in order until `stream_end`. Comes back by itself when the connection is lost or the gateway restarts.
+     * @throws GatewayError when the gateway cannot be reached the first time, or refuses (no such task, no key)
+     */
+    follow: (taskId: string, follow: FollowTaskOptions = {}): AsyncIterable<TaskEvent> =>
+      followTask({ ...api.connection, path: `${task(taskId)}/stream` }, follow),
+
+    budgets: {
+      get: (scope: ScopeKind, id: string, query: TenantOption = {}): Promise<BudgetView> =>
+        api.json('GET', budget(scope, id), { query }),
+
+      /** Replaces all limits of the scope. */
+      set: (
+        scope: ScopeKind,
+        id: string,
+        limits: readonly LimitInput[],
+        query: TenantOption = {},
+      ): Promise<BudgetView> => api.json('PUT', budget(scope, id), { query, body: { limits } }),
+
+      /** Takes the scope's own limits away; the configured defaults hold again. */
+      async remove(scope: ScopeKind, id: string, query: TenantOption = {}): Promise<void> {
+        await api.send('DELETE', budget(scope, id), { query });
+      },
+
+      /** Which limits bind the scope, what is left of them, and why it was refused last. */
+      explain: (scope: ScopeKind, id: string, query: TenantOption = {}): Promise<BudgetExplanation> =>
+        api.json('GET', `${budget(scope, id)}/explain`, { query }),
+    },
+
+    /** Sums of the ledger by group. */
+    usage: ({ group, ...filter }: UsageQuery = {}): Promise<UsageReport> =>
+      api.json('GET', 'usage', { query: { group: group?.join(','), ...filter } }),
+  };
+}
+
+type RequestOptions = {
+  readonly query?: Readonly<Record<string, string | number | undefined>>;
+  readonly body?: unknown;
+};
+
+function createRequests({ url, apiKey, timeoutMs = TIMEOUT_MS }: GatewayClientOptions) {
+  const base = toBase(url);
+  const headers: Record<string, string> = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
+  const send = async (method: string, path: string, { query = {}, body }: RequestOptions = {}) => {
+    const target = new URL(path, base);
+    for (const [name, value] of Object.entries(query))
+      if (value !== undefined) target.searchParams.set(name, String(value));
+    const content =
+      body === undefined
+        ? { headers }
+        : { headers: { ...headers, 'content-type': 'application/json' }, body: JSON.stringify(body) };
+    const response = await fetch(target, {
+      method,
+      ...content,
+      signal: AbortSignal.timeout(timeoutMs),
+    }).catch((error: unknown) => {
+      throw unreachable(url, error);
+    });
+    if (!response.ok) throw await toGatewayError(response);
+    return response;
+  };
+  return {
+    connection: { url, base, headers },
+    /** Reads the body to its end, so that the connection can be used again. */
+    async send(method: string, path: string, options?: RequestOptions): Promise<void> {
+      await (await send(method, path, options)).arrayBuffer();
+    },
+    /** Trusts the gateway's shapes; they are held against wire.ts by its own tests. */
+    async json<Answer>(method: string, path: string, options?: RequestOptions): Promise<Answer> {
+      const response = await send(method, path, options);
+      try {
+        return (await response.json()) as Answer;
+      } catch (cause) {
+        const { status } = response;
+        throw new GatewayError(`what answers at ${url} is no Weir gateway: its answer is no JSON`, {
+          status,
+          cause,
+        });
+      }
+    },
+  };
+}
+
+function toBase(url: string): URL {
+  const base = URL.parse(`${url.replace(/\/+$/, '')}/api/v1/`);
+  if (base === null || !/^https?:$/.test(base.protocol))
+    throw new GatewayError(`"${url}" is no URL of a gateway: expected one such as http://127.0.0.1:8080`);
+  return base;
+}

@@ -1,0 +1,59 @@
+// What went wrong with a request to the gateway, in words for a person and as data for a program.
+
+import type { Problem } from './wire.ts';
+
+/** The gateway refused or failed, answered something that it should not, or did not answer at all. */
+export class GatewayError extends Error {
+  /** HTTP status; undefined when there was no answer. */
+  readonly status: number | undefined;
+  /** The problem document, where the answer was one. */
+  readonly problem: Problem | undefined;
+
+  constructor(message: string, details: { status?: number; problem?: Problem; cause?: unknown } = {}) {
+    super(message, { cause: details.cause });
+    this.name = 'GatewayError';
+    this.status = details.status;
+    this.problem = details.problem;
+  }
+}
+
+/** An answer with a status that is no success. Reads its body. */
+export async function toGatewayError(response: Response): Promise<GatewayError> {
+  const { status } = response;
+  const text = await response.text().catch(() => '');
+  const problem = readProblem(text, status);
+  const said = problem?.detail ?? problem?.title ?? response.statusText;
+  const message = `the gateway answered ${status}${said === '' ? '' : `: ${said}`}`;
+  return new GatewayError(message, { status, ...(problem === undefined ? {} : { problem }) });
+}
+
+/** No answer: refused, reset, unknown host, too late. */
+export function unreachable(url: string, cause: unknown): GatewayError {
+  return new GatewayError(`no gateway answers at ${url} (${reasonOf(cause)}): is it running?`, { cause });
+}
+
+function readProblem(text: string, status: number): Problem | undefined {
+  try {
+    const body: unknown = JSON.parse(text);
+    if (typeof body !== 'object' || body === null || Array.isArray(body)) return undefined;
+    const { type, title, ...rest } = body as Record<string, unknown>;
+    if (typeof type !== 'string') return undefined;
+    return { ...rest, type, title: typeof title === 'string' ? title : type, status };
+  } catch {
+    return undefined; // a proxy's page: the status says what there is to say
+  }
+}
+
+/** fetch says "fetch failed" and keeps the reason in its cause, or in the errors of one. */
+function reasonOf(error: unknown): string {
+  let reason = 'no reason given';
+  for (let cause = error; cause instanceof Error; cause = innerOf(cause)) {
+    const code: unknown = Reflect.get(cause, 'code');
+    reason = typeof code === 'string' && code !== '' ? code : cause.message || reason;
+  }
+  return reason;
+}
+
+function innerOf(error: Error): unknown {
+  return error instanceof AggregateError && error.errors.length > 0 ? error.errors[0] : error.cause;
+}

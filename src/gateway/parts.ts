@@ -1,0 +1,47 @@
+// What the gateway is made of, and what its routes get to see of it.
+
+import type {
+  FastifyBaseLogger,
+  FastifyInstance,
+  RawReplyDefaultExpression,
+  RawRequestDefaultExpression,
+  RawServerDefault,
+} from 'fastify';
+import type { ZodTypeProvider } from 'fastify-type-provider-zod';
+import type { TaskClient } from '../client/task-client.ts';
+import type { Probes } from '../health.ts';
+import type { Logger } from '../log.ts';
+import type { Metrics } from '../metrics.ts';
+import type { Stores } from '../stores/stores.ts';
+import type { TaskPlan } from '../task/decision.ts';
+import type { TaskInput } from '../task/input.ts';
+
+export type GatewayParts = {
+  readonly stores: Pick<Stores, 'tasks' | 'events' | 'ledger' | 'limits' | 'accounts'>;
+  readonly client: Pick<TaskClient, 'start' | 'cancel' | 'describe' | 'failure'>;
+  readonly plan: (input: TaskInput) => TaskPlan;
+  readonly probes: Probes;
+  readonly metrics: Pick<Metrics, 'registry' | 'streamReaders'>;
+  readonly log: Logger;
+  /** Whether an error of a store says that it is away. */
+  readonly isStoreAway: (error: unknown) => boolean;
+  readonly settings: {
+    readonly auth: 'keys' | 'off';
+    readonly adminKey: string | undefined;
+    /** Between two comments on an idle stream, in milliseconds. */
+    readonly heartbeatMs: number;
+  };
+};
+
+export type RouteParts = GatewayParts & {
+  /** Fires when the gateway stops: whoever waits for events ends. */
+  readonly closing: AbortSignal;
+};
+
+export type App = FastifyInstance<
+  RawServerDefault,
+  RawRequestDefaultExpression,
+  RawReplyDefaultExpression,
+  FastifyBaseLogger,
+  ZodTypeProvider
+>;

@@ -1,0 +1,134 @@
+// Schemas that several routes share, with the names under which OpenAPI shows them. The registry belongs to the gateway's document
+// alone; zod's global one would be shared with everybody in the process.
+
+import { z } from 'zod';
+import type { EventPage, Problem, TaskAccepted, TaskPage, TaskView } from '../client/wire.ts';
+import { EVENT_TYPES, type TaskEvent } from '../task/event.ts';
+import { ID_PATTERN } from '../task/input-fields.ts';
+import { TASK_STATUSES } from '../task/status.ts';
+import type { UsageTotals } from '../task/usage.ts';
+
+export const registry = z.registry<{ id: string }>();
+
+export const id = z.string().regex(ID_PATTERN).describe('1 to 128 characters out of A-Z a-z 0-9 . _ : @ -');
+
+/** A number in a query string. */
+export function queryNumber(min: number, max: number) {
+  return z
+    .string()
+    .regex(/^\d{1,15}$/, `a whole number from ${min} to ${max}`)
+    .refine((text) => Number(text) >= min && Number(text) <= max, `a whole number from ${min} to ${max}`)
+    .describe(`A whole number from ${min} to ${max}`);
+}
+
+/** A list in a query string: repeated, or separated by commas. */
+export const queryList = z.union([z.string(), z.array(z.string())]);
+
+export function toList(value: string | readonly string[] | undefined): readonly string[] {
+  const parts = (typeof value === 'string' ? [value] : (value ?? [])).flatMap((part) => part.split(','));
+  return [...new Set(parts.map((part) => part.trim()).filter((part) => part !== ''))];
+}
+
+export const usage: z.ZodType<UsageTotals> = z
+  .object({
+    inputTokens: z.number(),
+    cachedInputTokens: z.number(),
+    cacheWriteTokens: z.number(),
+    outputTokens: z.number(),
+    reasoningTokens: z.number(),
+  })
+  .describe(
+    '`inputTokens` and `outputTokens` are totals, the others parts of them',
+  );
+
+const links = z.object({ self: z.string(), events: z.string(), stream: z.string(), cancel: z.string() });
+
+export const taskAccepted: z.ZodType<TaskAccepted> = z.object({
+  taskId: z.string(),
+  status: z.enum(TASK_STATUSES),
+  links,
+});
+
+export const task: z.ZodType<TaskView> = z.object({
+  taskId: z.string(),
+  status: z.enum(TASK_STATUSES),
+  phase: z.string(),
+  tenantId: z.string(),
+  userId: z.string(),
+  sessionId: z.string().exactOptional(),
+  strategy: z.string(),
+  priority: z.string(),
+  tier: z.string().exactOptional(),
+  model: z.string().exactOptional(),
+  createdAt: z.string(),
+  startedAt: z.string().exactOptional(),
+  endedAt: z.string().exactOptional(),
+  usage,
+  costUsd: z.string(),
+  result: z
+    .object({
+      text: z.string(),
+      steps: z.array(
+        z.object({
+          stepId: z.string(),
+          status: z.string(),
+          callKey: z.string().exactOptional(),
+          model: z.string().exactOptional(),
+        }),
+      ),
+    })
+    .exactOptional(),
+  error: z
+    .object({ type: z.string(), message: z.string(), details: z.unknown().exactOptional() })
+    .exactOptional(),
+  waiting: z.object({ reason: z.string(), until: z.string().exactOptional() }).exactOptional(),
+  links,
+});
+
+export const taskPage: z.ZodType<TaskPage> = z.object({
+  tasks: z.array(task),
+  next: z.string().exactOptional().describe('The cursor of the next page; absent on the last one'),
+});
+
+export const taskEvent: z.ZodType<TaskEvent> = z.object({
+  taskId: z.string(),
+  seq: z.number(),
+  epoch: z.number(),
+  type: z.enum(EVENT_TYPES),
+  at: z.string(),
+  stepId: z.string().exactOptional(),
+  callKey: z.string().exactOptional(),
+  attempt: z.string().exactOptional(),
+  message: z.string().exactOptional(),
+  data: z.record(z.string(), z.unknown()).exactOptional(),
+});
+
+export const eventPage: z.ZodType<EventPage> = z.object({
+  events: z.array(taskEvent),
+  next: z.number().exactOptional().describe('The number to go on after; absent when there was nothing more'),
+});
+
+const problem: z.ZodType<Problem> = z
+  .looseObject({
+    type: z.string(),
+    title: z.string(),
+    status: z.number(),
+    detail: z.string().exactOptional(),
+    faults: z.array(z.object({ path: z.string(), expected: z.string(), got: z.string() })).exactOptional(),
+  })
+  .describe('RFC 9457. A refusal carries its details beside these.');
+
+/** For the `default` of a route's answers. */
+export const problemAnswer = {
+  description: 'What went wrong',
+  content: { 'application/problem+json': { schema: problem } },
+} as const;
+
+registry
+  .add(task, { id: 'Task' })
+  .add(taskAccepted, { id: 'TaskAccepted' })
+  .add(taskPage, { id: 'TaskPage' })
+  .add(taskEvent, { id: 'TaskEvent' })
+  .add(eventPage, { id: 'EventPage' })
+  .add(usage, { id: 'Usage' })
+  .add(problem, { id: 'Problem' });
