@@ -1,12 +1,20 @@
 #!/usr/bin/env node
-// The command line: which commands there are and what they may be told. Each command's work is in cli/; nobody imports this file.
+// The command line: which commands there are and what they may be told. Each command's work is in cli/, loaded when it is asked for;
+// nobody imports this file.
 
-import { Command, CommanderError, InvalidArgumentError } from 'commander';
-import { DEFAULT_STATE_DIR } from './cli/addresses.ts';
-import { describeError } from './cli/fault.ts';
+import { Argument, Command, CommanderError, InvalidArgumentError } from 'commander';
+import { type AddressFlags, DEFAULT_STATE_DIR } from './cli/addresses.ts';
+import { BUDGET_ACTIONS, type BudgetAction, type BudgetOptions, runBudget } from './cli/budget.ts';
+import { CliError, describeError } from './cli/fault.ts';
 import { tell } from './cli/print.ts';
 import { runBundle, runDevCommand, runMigrate, runProcess } from './cli/processes.ts';
+import { runSubmit, type SubmitOptions } from './cli/submit.ts';
+import { runTail, type TailOptions } from './cli/tail.ts';
+import { DEFAULT_USER } from './cli/task-inputs.ts';
+import { runCancel, runTasks, type TasksOptions } from './cli/tasks.ts';
+import { runUsage, type UsageOptions } from './cli/usage.ts';
 import { readCliEnvironment } from './config.ts';
+import { PRIORITIES, TIERS } from './task/input.ts';
 
 const environment = readCliEnvironment();
 
@@ -15,15 +23,122 @@ function createProgram(): Command {
     .description('Durable LLM tasks with budgets, rate limits, an exact ledger and resumable streams')
     .exitOverride()
     .showHelpAfterError('(weir --help lists all commands)');
+  addTaskCommands(program);
+  addReportCommands(program);
+  addReplayCommand(program);
   addProcessCommands(program);
   return program;
 }
+
+function withAddresses(command: Command): Command {
+  return command
+    .option('--url <url>', 'the gateway (WEIR_URL)')
+    .option('--api-key <key>', 'its key (WEIR_API_KEY)')
+    .option('--temporal <host:port>', 'Temporal (TEMPORAL_ADDRESS)');
+}
+
+function addTaskCommands(program: Command): void {
+  withAddresses(program.command('submit'))
+    .description('submit tasks and watch them')
+    .argument('[query]', 'what the task is to answer')
+    .option('--file <tasks.jsonl>', 'one JSON object a line; - reads standard input')
+    .option('--user <id>', `who pays (for a query: ${DEFAULT_USER})`)
+    .option('--tenant <id>')
+    .option('--session <id>')
+    .option('--tier <tier>', TIERS.join(', '))
+    .option('--model <provider/model>')
+    .option('--max-output-tokens <n>')
+    .option('--budget-usd <amount>', 'the most the task may cost, such as 0.05')
+    .option('--priority <priority>', PRIORITIES.join(', '))
+    .option('--deadline <time>', 'ISO 8601 with a zone')
+    .option('--id <task id>')
+    .option('--json', 'nothing but the tasks as they ended, one JSON object a line')
+    .option('--no-wait', 'print the ids and leave')
+    .action(async (query: string | undefined, options: SubmitOptions) => {
+      process.exitCode = await runSubmit(query, options, environment);
+    });
+  withAddresses(program.command('tail'))
+    .description("stream a task's answer; goes on by itself when the connection is lost")
+    .argument('<taskId>')
+    .option('--after <position>', 'only events after this one, such as 1-42')
+    .option('--json', 'the events as they are, one JSON object a line')
+    .action(async (taskId: string, options: TailOptions) => {
+      process.exitCode = await runTail(taskId, options, environment);
+    });
+  withAddresses(program.command('cancel'))
+    .description('ask a task to stop')
+    .argument('<taskId>')
+    .action((taskId: string, options: AddressFlags) => runCancel(taskId, options, environment));
+}
+
+function addReportCommands(program: Command): void {
+  withAddresses(program.command('tasks'))
+    .description('list tasks, newest first')
+    .option('--user <id>')
+    .option('--session <id>')
+    .option('--status <status>')
+    .option('--limit <n>', 'at most this many', positive, 20)
+    .option('--json', 'one JSON object a line')
+    .action((options: TasksOptions) => runTasks(options, environment));
+  const usage = withAddresses(program.command('usage'))
+    .description('sums of the ledger')
+    .option(
+      '--group <names>',
+      'tenant, user, session, task, model, provider, day; several with commas',
+      'model',
+    )
+    .option('--csv')
+    .option('--json');
+  for (const name of ['tenant', 'user', 'session', 'task', 'model', 'provider'])
+    usage.option(`--${name} <id>`, 'only this one');
+  usage
+    .option('--from <time>', 'ISO 8601')
+    .option('--to <time>', 'ISO 8601')
+    .action((options: UsageOptions) => runUsage(options, environment));
+  withAddresses(program.command('budget'))
+    .description('limits of a tenant, user, session or task')
+    .addArgument(new Argument('<action>').choices(BUDGET_ACTIONS))
+    .argument('<scope>', 'tenant, user, session or task')
+    .argument('<id>')
+    .option('--usd <amount>', 'set: at most this many USD, such as 5.00')
+    .option('--tokens <n>', 'set: at most this many tokens')
+    .option('--tenant <id>', 'of this tenant (for admins)')
+    .option('--json')
+    .action((action: BudgetAction, scope: string, id: string, options: BudgetOptions) =>
+      runBudget(action, { scope, id }, options, environment),
+    );
+}
+
+function addReplayCommand(program: Command): void {
+  withAddresses(program.command('replay'))
+    .description('run saved histories against this code, or save one')
+    .option('--dir <folder>', 'replay every *.json in it')
+    .option('--save <task id>', "save this task's history")
+    .option('--out <file>', 'save: where to')
+    .action(async (options: ReplayOptions) => {
+      const { dir, save, out } = options;
+      // The worker's library takes a second to load; no other command needs it.
+      const { runReplay, saveHistory } = await import('./cli/replay.ts');
+      if (dir !== undefined && save === undefined && out === undefined)
+        process.exitCode = await runReplay(dir);
+      else if (dir === undefined && save !== undefined && out !== undefined)
+        await saveHistory(save, out, options, environment);
+      else throw new CliError('give either --dir, or --save and --out');
+    });
+}
+
+type ReplayOptions = {
+  readonly dir?: string;
+  readonly save?: string;
+  readonly out?: string;
+  readonly temporal?: string;
+};
 
 function addProcessCommands(program: Command): void {
   program
     .command('dev')
     .description('run the embedded stack until Ctrl-C')
-    .option('--workers <n>', 'worker processes', wholeNumber, 1)
+    .option('--workers <n>', 'worker processes', positive, 1)
     .option('--state-dir <folder>', 'where it keeps data, logs and stack.json (WEIR_STATE_DIR)')
     .action(async (options: { workers: number; stateDir?: string }) => {
       const stateDir = options.stateDir ?? environment.variables['WEIR_STATE_DIR'] ?? DEFAULT_STATE_DIR;
@@ -36,7 +151,10 @@ function addProcessCommands(program: Command): void {
       .action(async () => {
         process.exitCode = await runProcess(name, environment);
       });
-  program.command('migrate').description('bring the schema in DATABASE_URL up to date').action(runMigrate);
+  program
+    .command('migrate')
+    .description('bring the schema in DATABASE_URL up to date')
+    .action(() => runMigrate());
   program
     .command('bundle')
     .description('write the workflows as one file, for WEIR_WORKFLOW_BUNDLE')
@@ -44,8 +162,9 @@ function addProcessCommands(program: Command): void {
     .action(({ out }: { out: string }) => runBundle(out));
 }
 
-function wholeNumber(text: string): number {
-  if (!/^\d{1,6}$/.test(text)) throw new InvalidArgumentError('It must be a whole number.');
+function positive(text: string): number {
+  if (!/^[1-9]\d{0,5}$/.test(text))
+    throw new InvalidArgumentError('It must be a whole number of at least 1.');
   return Number(text);
 }
 
@@ -53,7 +172,7 @@ createProgram()
   .parseAsync()
   .catch((error: unknown) => {
     if (error instanceof CommanderError) {
-      process.exitCode = error.exitCode;
+      process.exitCode = error.exitCode; // commander has said what is wrong
       return;
     }
     tell(`weir: ${describeError(error)}`);

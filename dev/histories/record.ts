@@ -17,7 +17,8 @@ type Scene = (client: TaskClient, temporal: Client) => Promise<string>;
 
 const scenes: Readonly<Record<string, Scene>> = {
   happy: async (client) => ended(client, await client.start({ userId: 'ada', query: QUERY })),
-  refused: async (client) => ended(client, await client.start({ userId: 'ada', query: QUERY, budget: { usd: '0.000001' } })),
+  refused: async (client) =>
+    ended(client, await client.start({ userId: 'ada', query: QUERY, budget: { usd: '0.000001' } })),
   retried: async (client) => {
     const marker = `[[sim:{"id":"history-${Date.now()}","status":500,"times":1}]]`;
     return ended(client, await client.start({ userId: 'ada', query: `${QUERY} ${marker}` }));
@@ -28,14 +29,19 @@ const scenes: Readonly<Record<string, Scene>> = {
   },
   cancelled: async (client) => {
     const started = await client.start({ userId: 'ada', query: QUERY });
-    while ((await client.workerPid(started.taskId)) === undefined) await new Promise((next) => setTimeout(next, 50));
+    while ((await client.workerPid(started.taskId)) === undefined)
+      await new Promise((next) => setTimeout(next, 50));
     await client.cancel(started.taskId);
     return ended(client, started);
   },
   // Started by a plain client: ours would not send it.
   invalid: async (client, temporal) => {
     const taskId = 'history-invalid';
-    await temporal.workflow.start('runTask', { workflowId: taskId, taskQueue: 'weir-normal', args: [{ query: '', extra: 1 }] });
+    await temporal.workflow.start('runTask', {
+      workflowId: taskId,
+      taskQueue: 'weir-normal',
+      args: [{ query: '', extra: 1 }],
+    });
     return ended(client, { taskId });
   },
 };
@@ -46,7 +52,12 @@ async function main(): Promise<void> {
   try {
     const connection = await Connection.connect({ address: stack.info.temporal });
     const temporal = new Client({ connection, namespace: stack.info.namespace });
-    const client = createTaskClient({ temporal, queuePrefix: 'weir', priorityQueues: true, searchAttributes: true });
+    const client = createTaskClient({
+      temporal,
+      queuePrefix: 'weir',
+      priorityQueues: true,
+      searchAttributes: true,
+    });
     for (const [name, scene] of Object.entries(scenes)) {
       const taskId = await scene(client, temporal);
       await writeFile(new URL(`${name}.json`, FOLDER), await toJson(temporal.workflow.getHandle(taskId)));

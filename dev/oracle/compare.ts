@@ -20,6 +20,8 @@ export type CompareOptions = {
   readonly pricesOf: (model: string) => readonly PriceEntry[];
   /** Attempts whose worker was killed: only they may be estimated. */
   readonly mayBeEstimated: (attemptKey: string) => boolean;
+  /** Attempts that may be estimated although no request of theirs arrived; without it there are none. */
+  readonly mayBeUnsent?: (attemptKey: string) => boolean;
 };
 
 /** Compares every request that carried an attempt key with the ledger's rows. */
@@ -36,7 +38,7 @@ export function compareCharges(options: CompareOptions): Comparison {
   for (const [attemptKey, sent] of logged)
     faults.push(...requestFaults(options, attemptKey, sent, booked.get(attemptKey) ?? []));
   for (const row of rows)
-    if (isCharge(row) && !logged.has(row.attemptKey))
+    if (isCharge(row) && !logged.has(row.attemptKey) && options.mayBeUnsent?.(row.attemptKey) !== true)
       faults.push(`${row.attemptKey}: a row of kind ${row.kind} without a request`);
   faults.push(...billableFaults(rows));
   const count = (kind: LedgerRow['kind']) => rows.filter((row) => row.kind === kind).length;

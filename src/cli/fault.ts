@@ -22,6 +22,6 @@ export function describeFaults(faults: readonly Fault[]): string {
 export function describeError(error: unknown): string {
   if (error instanceof InvalidTaskError) return `the task is not valid\n${describeFaults(error.faults)}`;
   if (error instanceof AggregateError && error.errors.length > 0)
-    return error.errors.map(describeError).join('\n');
+    return [...new Set(error.errors.map(describeError))].join('\n');
   return error instanceof Error ? error.message || error.name : String(error);
 }

@@ -93,7 +93,14 @@ export function workflowsPath(): string {
 /** A logger that says nothing, for Weir's parts and Temporal's alike: commands speak for themselves, and report what was thrown. */
 export function quietLogger() {
   const nothing = () => undefined;
-  const lines = { log: nothing, trace: nothing, debug: nothing, info: nothing, warn: nothing, error: nothing };
+  const lines = {
+    log: nothing,
+    trace: nothing,
+    debug: nothing,
+    info: nothing,
+    warn: nothing,
+    error: nothing,
+  };
   const logger = { ...lines, isDebugEnabled: false, child: () => logger };
   return logger;
 }

@@ -20,31 +20,34 @@ const MAX_BACKOFF_MS = 5_000;
 /** Three heartbeats: a connection that says nothing for so long is dead, whatever its socket claims. */
 const SILENCE_MS = 45_000;
 
+/** The answer to a reader that has the last event already. */
+const NOTHING_MORE = 204;
+
+/** Where a reader stands, and how it got there. */
+type Position = { lastEventId: string; isKnown: boolean; isOver: boolean };
+
 /** Ends after `stream_end`, or when the signal fires. */
 export async function* followTask(
   target: StreamTarget,
   options: FollowTaskOptions,
 ): AsyncGenerator<TaskEvent> {
   const { signal, onOutage } = options;
-  let lastEventId = options.after === undefined ? '' : formatCursor(options.after);
-  let isKnown = false;
+  const lastEventId = options.after === undefined ? '' : formatCursor(options.after);
+  const position: Position = { lastEventId, isKnown: false, isOver: false };
+  const isDone = () => position.isOver || signal?.aborted === true;
   let backoffMs = FIRST_BACKOFF_MS;
-  while (signal?.aborted !== true) {
+  while (!isDone()) {
     let lost = new GatewayError(`the stream from ${target.url} ended before the task did`);
     try {
-      for await (const part of readStream(target, options, lastEventId)) {
-        isKnown = true;
-        if (part === 'open') continue;
+      for await (const event of readStream(target, options, position)) {
         backoffMs = FIRST_BACKOFF_MS;
-        lastEventId = part.id;
-        const event = toTaskEvent(part, target.url);
         yield event;
-        if (event.type === 'stream_end') return;
+        if (position.isOver) return;
       }
     } catch (error) {
-      if (signal?.aborted !== true) lost = passing(error, isKnown);
+      if (!isDone()) lost = passing(error, position.isKnown);
     }
-    if (signal?.aborted) return;
+    if (isDone()) return;
     onOutage?.(lost);
     await sleep(backoffMs, signal);
     backoffMs = Math.min(MAX_BACKOFF_MS, backoffMs * 2);
@@ -60,25 +63,32 @@ function passing(error: unknown, isKnown: boolean): GatewayError {
   throw error;
 }
 
-/** One connection: 'open' when it was accepted, then its events. @throws GatewayError when it breaks */
+/** The events of one connection, which move the position. @throws GatewayError when it breaks */
 async function* readStream(
   target: StreamTarget,
   { types, signal }: FollowTaskOptions,
-  lastEventId: string,
-): AsyncGenerator<'open' | ServerSentEvent> {
+  position: Position,
+): AsyncGenerator<TaskEvent> {
   const silence = new AbortController();
   const watch = setTimeout(
     () => silence.abort(new Error(`nothing came for ${SILENCE_MS / 1000} s`)),
     SILENCE_MS,
   );
-  const signals = signal === undefined ? [silence.signal] : [silence.signal, signal];
+  const anySignal = AbortSignal.any(signal === undefined ? [silence.signal] : [silence.signal, signal]);
   try {
-    const response = await open(target, { types, lastEventId, signal: AbortSignal.any(signals) });
-    yield 'open';
+    const { lastEventId } = position;
+    const response = await open(target, { types, lastEventId, signal: anySignal });
+    position.isKnown = true;
+    position.isOver = response.status === NOTHING_MORE;
     const parser = createEventStreamParser();
     for await (const bytes of response.body ?? []) {
       watch.refresh();
-      yield* parser.push(bytes);
+      for (const part of parser.push(bytes)) {
+        const event = toTaskEvent(part, target.url);
+        if (part.id !== '') position.lastEventId = part.id;
+        position.isOver = event.type === 'stream_end';
+        yield event;
+      }
     }
   } catch (error) {
     throw error instanceof GatewayError ? error : unreachable(target.url, error);
@@ -101,7 +111,7 @@ async function open(
   });
   if (!response.ok) throw await toGatewayError(response);
   const type = response.headers.get('content-type') ?? 'nothing';
-  if (type.startsWith('text/event-stream')) return response;
+  if (type.startsWith('text/event-stream') || response.status === NOTHING_MORE) return response;
   await response.body?.cancel();
   throw new GatewayError(
     `what answers at ${target.url} is no Weir gateway: expected an event stream, got ${type}`,

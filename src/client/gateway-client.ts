@@ -86,7 +86,8 @@ export function createGatewayClient(options: GatewayClientOptions) {
       api.json('POST', 'tasks', { query: { taskId }, body: input }),
 
     /** Newest first. */
-    list: (query: TaskQuery = {}): Promise<TaskPage> => api.json('GET', 'tasks', { query }),
+    list: ({ userId, sessionId, ...query }: TaskQuery = {}): Promise<TaskPage> =>
+      api.json('GET', 'tasks', { query: { user: userId, session: sessionId, ...query } }),
 
     get: (taskId: string): Promise<TaskView> => api.json('GET', task(taskId)),
 

@@ -8,6 +8,7 @@ import { TaskExistsError } from '../client/task-client.ts';
 import type { Problem } from '../client/wire.ts';
 import type { Logger } from '../log.ts';
 import { type FailureDetails, type FailureType, type Fault, failureMessage } from '../task/failure.ts';
+import { describeValue } from '../task/input-fields.ts';
 import { StoreAway } from './outage.ts';
 
 /** A request that cannot be served, for a reason that its sender may know. */
@@ -80,7 +81,7 @@ export function unauthorized(): HttpProblem {
 /** Fastify's error handler. Only what nobody foresaw is logged as an error. */
 export function createErrorHandler(log: Logger) {
   return (error: FastifyError, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
-    const { problem, headers } = toHttpProblem(error);
+    const { problem, headers } = toHttpProblem(error, request);
     const fields = { method: request.method, route: request.routeOptions.url, status: problem.status, error };
     if (problem.status === 503) log.warn('request not served, a dependency is away', fields);
     else if (problem.status >= 500) log.error('request failed', fields);
@@ -101,14 +102,15 @@ export function sendProblem(
     .send(problem);
 }
 
-export function toHttpProblem(error: FastifyError | Error): HttpProblem {
+export function toHttpProblem(error: FastifyError | Error, request?: FastifyRequest): HttpProblem {
   if (error instanceof HttpProblem) return error;
   if (error instanceof TaskExistsError) return conflict('TaskExists', error.message);
   if (error instanceof BreakerOpen) return unavailable(error.retryAfterMs);
   if (error instanceof StoreAway)
     return unavailable(error.cause instanceof BreakerOpen ? error.cause.retryAfterMs : undefined);
   if (isTemporalOutage(error)) return unavailable(undefined);
-  if ('validation' in error && error.validation !== undefined) return invalidRequest(toFaults(error));
+  if ('validation' in error && error.validation !== undefined)
+    return invalidRequest(toFaults(error, request));
   const status = 'statusCode' in error ? (error.statusCode ?? 500) : 500;
   // Fastify's own messages on 4xx speak of the request alone.
   if (status >= 400 && status < 500) return requestProblem(status, error.message);
@@ -153,10 +155,17 @@ function retryHeaders(ms: number): Readonly<Record<string, string>> {
   };
 }
 
-function toFaults(error: FastifyError): readonly Fault[] {
-  return (error.validation ?? []).map(({ instancePath, message }) => ({
-    path: [error.validationContext ?? '', ...instancePath.split('/')].filter((part) => part !== '').join('.'),
-    expected: message ?? 'something else',
-    got: 'the value given',
-  }));
+/** From the paths of zod's issues, with what stands there in the request. */
+function toFaults(error: FastifyError, request: FastifyRequest | undefined): readonly Fault[] {
+  const { body, query: querystring, params, headers } = request ?? {};
+  const parts: Readonly<Record<string, unknown>> = { body, querystring, params, headers };
+  return (error.validation ?? []).map(({ instancePath, message }) => {
+    const path = instancePath.split('/').filter((name) => name !== '');
+    const given = path.reduce<unknown>(
+      (value, name) => (typeof value === 'object' && value !== null ? Reflect.get(value, name) : undefined),
+      parts[error.validationContext ?? ''],
+    );
+    const got = given === undefined ? 'nothing' : describeValue(given);
+    return { path: path.join('.'), expected: message ?? 'another value', got };
+  });
 }

@@ -56,6 +56,8 @@ async function* allEvents(
       if (caught.isOver) return;
       const status = told === undefined ? await endedSilently(options) : undefined;
       if (status !== undefined) return yield silentEnd(taskId, status);
+      // From here on the signal closes the reader; one that came before would leave it blocking.
+      signal.throwIfAborted();
       reader ??= stores.events.openReader(taskId);
       for await (const event of liveFrom(stores, reader, caught, options)) {
         idleRounds = 0;

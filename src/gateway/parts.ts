@@ -15,6 +15,7 @@ import type { Metrics } from '../metrics.ts';
 import type { Stores } from '../stores/stores.ts';
 import type { TaskPlan } from '../task/decision.ts';
 import type { TaskInput } from '../task/input.ts';
+import type { OpenStreams } from './open-streams.ts';
 
 export type GatewayParts = {
   readonly stores: Pick<Stores, 'tasks' | 'events' | 'ledger' | 'limits' | 'accounts'>;
@@ -34,8 +35,7 @@ export type GatewayParts = {
 };
 
 export type RouteParts = GatewayParts & {
-  /** Fires when the gateway stops: whoever waits for events ends. */
-  readonly closing: AbortSignal;
+  readonly streams: OpenStreams;
 };
 
 export type App = FastifyInstance<

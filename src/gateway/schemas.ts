@@ -1,5 +1,4 @@
-// Schemas that several routes share, with the names under which OpenAPI shows them. The registry belongs to the gateway's document
-// alone; zod's global one would be shared with everybody in the process.
+// Schemas that several routes share, with the names under which OpenAPI shows them.
 
 import { z } from 'zod';
 import type { EventPage, Problem, TaskAccepted, TaskPage, TaskView } from '../client/wire.ts';
@@ -7,8 +6,6 @@ import { EVENT_TYPES, type TaskEvent } from '../task/event.ts';
 import { ID_PATTERN } from '../task/input-fields.ts';
 import { TASK_STATUSES } from '../task/status.ts';
 import type { UsageTotals } from '../task/usage.ts';
-
-export const registry = z.registry<{ id: string }>();
 
 export const id = z.string().regex(ID_PATTERN).describe('1 to 128 characters out of A-Z a-z 0-9 . _ : @ -');
 
@@ -37,76 +34,88 @@ export const usage: z.ZodType<UsageTotals> = z
     outputTokens: z.number(),
     reasoningTokens: z.number(),
   })
-  .describe(
-    '`inputTokens` and `outputTokens` are totals, the others parts of them',
-  );
+  .describe('`inputTokens` and `outputTokens` are totals, the others parts of them')
+  .meta({ id: 'Usage' });
 
 const links = z.object({ self: z.string(), events: z.string(), stream: z.string(), cancel: z.string() });
 
-export const taskAccepted: z.ZodType<TaskAccepted> = z.object({
-  taskId: z.string(),
-  status: z.enum(TASK_STATUSES),
-  links,
-});
+export const taskAccepted: z.ZodType<TaskAccepted> = z
+  .object({
+    taskId: z.string(),
+    status: z.enum(TASK_STATUSES),
+    links,
+  })
+  .meta({ id: 'TaskAccepted' });
 
-export const task: z.ZodType<TaskView> = z.object({
-  taskId: z.string(),
-  status: z.enum(TASK_STATUSES),
-  phase: z.string(),
-  tenantId: z.string(),
-  userId: z.string(),
-  sessionId: z.string().exactOptional(),
-  strategy: z.string(),
-  priority: z.string(),
-  tier: z.string().exactOptional(),
-  model: z.string().exactOptional(),
-  createdAt: z.string(),
-  startedAt: z.string().exactOptional(),
-  endedAt: z.string().exactOptional(),
-  usage,
-  costUsd: z.string(),
-  result: z
-    .object({
-      text: z.string(),
-      steps: z.array(
-        z.object({
-          stepId: z.string(),
-          status: z.string(),
-          callKey: z.string().exactOptional(),
-          model: z.string().exactOptional(),
-        }),
-      ),
-    })
-    .exactOptional(),
-  error: z
-    .object({ type: z.string(), message: z.string(), details: z.unknown().exactOptional() })
-    .exactOptional(),
-  waiting: z.object({ reason: z.string(), until: z.string().exactOptional() }).exactOptional(),
-  links,
-});
+export const task: z.ZodType<TaskView> = z
+  .object({
+    taskId: z.string(),
+    status: z.enum(TASK_STATUSES),
+    phase: z.string(),
+    tenantId: z.string(),
+    userId: z.string(),
+    sessionId: z.string().exactOptional(),
+    strategy: z.string(),
+    priority: z.string(),
+    tier: z.string().exactOptional(),
+    model: z.string().exactOptional(),
+    createdAt: z.string(),
+    startedAt: z.string().exactOptional(),
+    endedAt: z.string().exactOptional(),
+    usage,
+    costUsd: z.string(),
+    result: z
+      .object({
+        text: z.string(),
+        steps: z.array(
+          z.object({
+            stepId: z.string(),
+            status: z.string(),
+            callKey: z.string().exactOptional(),
+            model: z.string().exactOptional(),
+          }),
+        ),
+      })
+      .exactOptional(),
+    error: z
+      .object({ type: z.string(), message: z.string(), details: z.unknown().exactOptional() })
+      .exactOptional(),
+    waiting: z.object({ reason: z.string(), until: z.string().exactOptional() }).exactOptional(),
+    links,
+  })
+  .meta({ id: 'Task' });
 
-export const taskPage: z.ZodType<TaskPage> = z.object({
-  tasks: z.array(task),
-  next: z.string().exactOptional().describe('The cursor of the next page; absent on the last one'),
-});
+export const taskPage: z.ZodType<TaskPage> = z
+  .object({
+    tasks: z.array(task),
+    next: z.string().exactOptional().describe('The cursor of the next page; absent on the last one'),
+  })
+  .meta({ id: 'TaskPage' });
 
-export const taskEvent: z.ZodType<TaskEvent> = z.object({
-  taskId: z.string(),
-  seq: z.number(),
-  epoch: z.number(),
-  type: z.enum(EVENT_TYPES),
-  at: z.string(),
-  stepId: z.string().exactOptional(),
-  callKey: z.string().exactOptional(),
-  attempt: z.string().exactOptional(),
-  message: z.string().exactOptional(),
-  data: z.record(z.string(), z.unknown()).exactOptional(),
-});
+export const taskEvent: z.ZodType<TaskEvent> = z
+  .object({
+    taskId: z.string(),
+    seq: z.number(),
+    epoch: z.number(),
+    type: z.enum(EVENT_TYPES),
+    at: z.string(),
+    stepId: z.string().exactOptional(),
+    callKey: z.string().exactOptional(),
+    attempt: z.string().exactOptional(),
+    message: z.string().exactOptional(),
+    data: z.record(z.string(), z.unknown()).exactOptional(),
+  })
+  .meta({ id: 'TaskEvent' });
 
-export const eventPage: z.ZodType<EventPage> = z.object({
-  events: z.array(taskEvent),
-  next: z.number().exactOptional().describe('The number to go on after; absent when there was nothing more'),
-});
+export const eventPage: z.ZodType<EventPage> = z
+  .object({
+    events: z.array(taskEvent),
+    next: z
+      .number()
+      .exactOptional()
+      .describe('The number to go on after; absent when there was nothing more'),
+  })
+  .meta({ id: 'EventPage' });
 
 const problem: z.ZodType<Problem> = z
   .looseObject({
@@ -116,19 +125,11 @@ const problem: z.ZodType<Problem> = z
     detail: z.string().exactOptional(),
     faults: z.array(z.object({ path: z.string(), expected: z.string(), got: z.string() })).exactOptional(),
   })
-  .describe('RFC 9457. A refusal carries its details beside these.');
+  .describe('RFC 9457. A refusal carries its details beside these.')
+  .meta({ id: 'Problem' });
 
 /** For the `default` of a route's answers. */
 export const problemAnswer = {
   description: 'What went wrong',
   content: { 'application/problem+json': { schema: problem } },
 } as const;
-
-registry
-  .add(task, { id: 'Task' })
-  .add(taskAccepted, { id: 'TaskAccepted' })
-  .add(taskPage, { id: 'TaskPage' })
-  .add(taskEvent, { id: 'TaskEvent' })
-  .add(eventPage, { id: 'EventPage' })
-  .add(usage, { id: 'Usage' })
-  .add(problem, { id: 'Problem' });

@@ -6,7 +6,7 @@ import { MAX_INPUT_BYTES } from '../task/input.ts';
 import { hasUncleanText, isTooDeep } from '../task/json.ts';
 import { MAX_LIMIT_NANO_USD, parseUsd } from '../task/money.ts';
 import { isCleanText, utf8Bytes } from '../task/text.ts';
-import { id, registry } from './schemas.ts';
+import { id } from './schemas.ts';
 
 const cleanText = z.string().refine(isCleanText, 'a text without NUL and lone surrogates');
 const MAX_TOKENS = 100_000_000;
@@ -115,6 +115,6 @@ export const taskInput = z
     (input) => !isTooDeep(input) && utf8Bytes(JSON.stringify(input)) <= MAX_INPUT_BYTES,
     'at most 1 MiB',
   )
-  .describe('One of `query` and `messages`; at most one of `tier` and `model`; at most 1 MiB');
-
-registry.add(taskInput, { id: 'TaskInput' });
+  .describe('One of `query` and `messages`; at most one of `tier` and `model`; at most 1 MiB')
+  // The document adds `Input` to the name.
+  .meta({ id: 'Submission' });

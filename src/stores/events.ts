@@ -284,11 +284,11 @@ async function publishBatch(
         MAX_CALL_TEXT_BYTES,
         JSON.stringify(indexed),
       ],
-    )) as [string, string, ...number[]];
+    )) as [string, string, string, ...number[]];
     if (answer[0] === 'OK') {
-      const seqs = answer.slice(2).map(Number);
+      const [before = 0, ...seqs] = answer.slice(2).map(Number);
       events.forEach((event, index) => {
-        if (seqs[index] !== -1) options.onPublished(event.type);
+        if ((seqs[index] ?? -1) > before) options.onPublished(event.type);
       });
       return { epoch: Number(answer[1]), seqs };
     }
@@ -303,9 +303,10 @@ async function beginEpoch(
   task: MilestoneTask,
   server: string,
 ): Promise<boolean> {
-  const { rows } = await postgres.query<{ epoch: number; seq: bigint }>(
+  const { rows } = await postgres.query<{ epoch: number; seq: bigint; ended: boolean }>(
     `update tasks set epoch = epoch + 1 where task_id = $1 and run_id = $2
-     returning epoch, (select coalesce(max(seq), 0) from events where task_id = $1) as seq`,
+     returning epoch, (select coalesce(max(seq), 0) from events where task_id = $1) as seq,
+       exists (select from events where task_id = $1 and run_id = $2 and type = 'stream_end' and seq is not null) as ended`,
     [task.taskId, task.runId],
   );
   const row = rows[0];
@@ -314,14 +315,22 @@ async function beginEpoch(
   await redis.run(
     scripts.beginEpoch,
     [keys.ring, keys.meta],
-    [server, task.runId, row.epoch, row.seq.toString(), TTL_MS],
+    [
+      server,
+      task.runId,
+      row.epoch,
+      row.seq.toString(),
+      row.ended ? TTL_AFTER_END_MS : TTL_MS,
+      row.ended ? 1 : 0,
+    ],
   );
   return true;
 }
 
 /**
- * Numbers go back to their rows; a refused event is marked with epoch -1 so that nobody sweeps it again. A row that lost its number
- * to an event of a newer epoch (Redis was emptied in between) stays open and is published again.
+ * Numbers go back to their rows; a refused event is marked with epoch -1 so that nobody sweeps it again. A number that events of two
+ * epochs got (Redis was emptied between publishing and this) belongs to the newer epoch, since readers live there: the older event is
+ * opened again and gets another.
  */
 async function writeBack(
   postgres: Postgres,
@@ -341,10 +350,15 @@ async function writeBack(
     await write(numbered);
   } catch (error) {
     if (!isUniqueViolation(error)) throw error;
-    for (const one of numbered)
+    for (const one of numbered) {
+      await postgres.query(
+        'update events set seq = null, epoch = null where task_id = $1 and seq = $2 and epoch < $3 and id <> $4',
+        [taskId, one.seq, published.epoch, one.id],
+      );
       await write([one]).catch((cause: unknown) => {
         if (!isUniqueViolation(cause)) throw cause;
       });
+    }
   }
 }
 

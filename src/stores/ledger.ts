@@ -3,6 +3,7 @@
 
 import type { Estimate, Payer } from '../task/budget.ts';
 import type { EventDraft } from '../task/event.ts';
+import { cleanText } from '../task/text.ts';
 import type { Usage } from '../task/usage.ts';
 import { type MilestoneTask, writeMilestones } from './milestones.ts';
 import type { Postgres, Sql } from './postgres.ts';
@@ -92,7 +93,7 @@ export function createLedger(postgres: Postgres) {
     attempt: (attemptKey: string, callKey: string) => attemptOf(postgres, attemptKey, callKey),
     failures: (callKey: string) => failures(postgres, callKey),
 
-    /** Median output tokens of a model's last 200 answers; undefined before the first. */
+    /** Median output tokens of a model's last 200 whole answers; undefined before the first. */
     medianOutputTokens: (model: string) => medianOutputTokens(postgres, model),
     /** Attempts under way, over all tenants. */
     async openHolds(): Promise<{ count: number; oldestSeconds: number }> {
@@ -260,7 +261,8 @@ async function insertResult(
       attempt.attemptKey,
       answer.status,
       attempt.model,
-      answer.text,
+      // A NUL is no text to Postgres: refusing it would leave a paid answer unsettled for ever.
+      cleanText(answer.text),
       answer.finishReason,
       JSON.stringify(charge.usage),
       charge.nanoUsd,
@@ -384,7 +386,8 @@ async function failures(
 async function medianOutputTokens(sql: Sql, model: string): Promise<number | undefined> {
   const { rows } = await sql.query<{ median: number | null }>(
     `select percentile_disc(0.5) within group (order by tokens)::float8 as median from (
-       select (usage->>'outputTokens')::bigint as tokens from call_results where model = $1 order by created_at desc limit 200
+       select (usage->>'outputTokens')::bigint as tokens from call_results
+       where model = $1 and status = 'completed' order by created_at desc limit 200
      ) as recent`,
     [model],
   );

@@ -1,11 +1,12 @@
-import { expect, it } from 'vitest';
 import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
+import { expect, it } from 'vitest';
 import { openFleet } from '../support/fleet.ts';
 
 it('runs a simple task in at most fourteen events and eight kilobytes of history', async () => {
   await using fleet = await openFleet();
   await fleet.startWorker();
-  const query = 'What is a weir? A weir is a low dam across a river. It measures the water that flows over it.';
+  const query =
+    'What is a weir? A weir is a low dam across a river. It measures the water that flows over it.';
   const { taskId } = await fleet.tasks.start({ userId: 'user', query });
   const result = await fleet.tasks.result(taskId);
   const history = await fleet.temporal.workflow.getHandle(taskId).fetchHistory();

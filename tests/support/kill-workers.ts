@@ -7,6 +7,7 @@ import type { Fleet } from './fleet.ts';
 
 export type KillReport = Comparison & {
   readonly kills: number;
+  readonly lostAttempts: number;
   readonly completed: number;
   readonly openHolds: number;
 };
@@ -22,15 +23,16 @@ export async function killInMidStream(fleet: Fleet, rounds: number): Promise<Kil
       query: `Summarise round ${round}. Rivers carry water to the sea. Weirs hold it back and measure it.`,
     });
     taskIds.push(taskId);
-    const attemptKey = await eventually(() => {
-      const request = fleet.provider
+    await eventually(() => {
+      const isStreaming = fleet.provider
         .requests()
-        .find((one) => one.attemptKey?.startsWith(`${taskId}:`) && one.outputTokensSent > 2);
-      if (request?.attemptKey == null) throw new Error(`no stream of ${taskId} yet`);
-      return request.attemptKey;
+        .some((one) => one.attemptKey?.startsWith(`${taskId}:`) && one.outputTokensSent > 2);
+      if (!isStreaming) throw new Error(`no stream of ${taskId} yet`);
     });
     await worker.kill();
-    killed.add(attemptKey);
+    // With its only worker dead nothing moves: what is open now is what the kill left behind, earlier tasks' retries included.
+    for (const attempt of await fleet.test.stores.ledger.startedOfTenant('default'))
+      killed.add(attempt.attemptKey);
     worker = await fleet.startWorker();
   }
   const results = await Promise.all(taskIds.map((taskId) => fleet.tasks.result(taskId)));
@@ -45,10 +47,13 @@ export async function killInMidStream(fleet: Fleet, rounds: number): Promise<Kil
     rows: await fleet.test.stores.accounts.rows({ taskIds }),
     pricesOf: (model) => models[model]?.prices ?? [],
     mayBeEstimated: (key) => killed.has(key),
+    // A worker that dies between "sent" and the socket leaves an estimate for a request that never came.
+    mayBeUnsent: (key) => killed.has(key),
   });
   return {
     ...comparison,
-    kills: killed.size,
+    kills: rounds,
+    lostAttempts: killed.size,
     completed: results.filter((one) => one.status === 'completed').length,
     openHolds,
   };

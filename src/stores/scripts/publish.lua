@@ -3,7 +3,8 @@
 -- ARGV: Redis run id, Temporal run id, capacity, ttlMs, ttlMs after the end, largest call text,
 --       then JSON: [{id, type, body (text), call, order, k, text, textKey (index into KEYS)}]
 -- meta is a hash: server, run, epoch, seq, ended; 'id:<event id>' -> seq; 'order:', 'k:', 'attempt:' .. call key of the newest attempt
--- Returns {'MISS'} when the counter is not that of this server and run, else {'OK', epoch, seq or -1 per event}.
+-- Returns {'MISS'} when the counter is not that of this server and run, else {'OK', epoch, seq before, seq or -1 per event}: an event
+-- that was visible already has a seq that is not above the one before.
 -- -1: refused, because the run has ended, an attempt is not the newest of its call, or a delta came twice.
 local server, run = ARGV[1], ARGV[2]
 local capacity, ttlMs, endTtlMs, maxText = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
@@ -31,7 +32,7 @@ local function isRepeat(event)
   return false
 end
 
-local answers = { 'OK', epoch }
+local answers = { 'OK', epoch, known[4] }
 for _, event in ipairs(cjson.decode(ARGV[7])) do
   local before = event.type ~= 'call_delta' and redis.call('HGET', meta, 'id:' .. event.id)
   local answer = -1

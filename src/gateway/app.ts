@@ -1,0 +1,73 @@
+// The gateway's web application, without connections and without a port: what a request passes through, in order. Tests use it by
+// `inject()`; src/gateway.ts listens with it.
+
+import fastify, { type FastifyReply, type FastifyRequest } from 'fastify';
+import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
+import { createKeyCheck } from './auth.ts';
+import { registerBudgets } from './budgets.ts';
+import { registerDocumentation } from './documentation.ts';
+import { createErrorHandler, notFound, sendProblem } from './errors.ts';
+import { createOpenStreams, type OpenStreams } from './open-streams.ts';
+import { registerOperations } from './operations.ts';
+import { tellingOutage } from './outage.ts';
+import type { App, GatewayParts, RouteParts } from './parts.ts';
+import { registerStreams } from './streams.ts';
+import { registerTasks } from './tasks.ts';
+import { registerUsage } from './usage.ts';
+
+/** Ids have at most 128 characters, each up to three in a URL. */
+const MAX_PARAM_LENGTH = 400;
+
+/** Ready to listen or to be injected into. Closing it ends every open stream with a last comment. */
+export async function createApp(parts: GatewayParts): Promise<App> {
+  const onError = createErrorHandler(parts.log);
+  const app: App = fastify({
+    logger: false,
+    // Without it closing would wait for streams that have no end.
+    forceCloseConnections: true,
+    routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
+    frameworkErrors: onError,
+  }).withTypeProvider<ZodTypeProvider>();
+  app.setValidatorCompiler(validatorCompiler);
+  app.setSerializerCompiler(serializerCompiler);
+  app.setErrorHandler(onError);
+  app.setNotFoundHandler(answerNotFound);
+
+  const streams = createOpenStreams(parts.metrics);
+  app.addHook('preClose', () => streams.close());
+  const routes = toRouteParts(parts, streams);
+  await registerDocumentation(app);
+  registerOperations(app, routes);
+  await app.register(
+    async (api: App) => {
+      api.addHook('onRequest', createKeyCheck(parts.settings));
+      registerTasks(api, routes);
+      registerStreams(api, routes);
+      registerBudgets(api, routes);
+      registerUsage(api, routes);
+    },
+    { prefix: '/api/v1' },
+  );
+  await app.ready();
+  return app;
+}
+
+function toRouteParts(parts: GatewayParts, streams: OpenStreams): RouteParts {
+  const { tasks, events, ledger, limits, accounts } = parts.stores;
+  const telling = <Store extends object>(store: Store): Store => tellingOutage(store, parts.isStoreAway);
+  return {
+    ...parts,
+    streams,
+    stores: {
+      tasks: telling(tasks),
+      events: telling(events),
+      ledger: telling(ledger),
+      limits: telling(limits),
+      accounts: telling(accounts),
+    },
+  };
+}
+
+function answerNotFound(request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  return sendProblem(reply, notFound(`there is no ${request.method} ${request.url.split('?')[0]}`).problem);
+}

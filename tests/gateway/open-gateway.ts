@@ -1,0 +1,132 @@
+// A gateway of one test on the run's real Postgres and Redis. Temporal is a fake that remembers what it was asked: what matters here is
+// what the gateway does with each answer; the real one is in the end-to-end tests.
+
+import type { AddressInfo } from 'node:net';
+import { PassThrough } from 'node:stream';
+import type { TaskExecution } from '../../src/client/task-client.ts';
+import { loadConfig } from '../../src/config.ts';
+import { createApp } from '../../src/gateway/app.ts';
+import type { App, GatewayParts } from '../../src/gateway/parts.ts';
+import { createTaskPlan } from '../../src/llm/plan-task.ts';
+import { createLogger } from '../../src/log.ts';
+import { createMetrics } from '../../src/metrics.ts';
+import { isPostgresOutage } from '../../src/stores/postgres.ts';
+import { isRedisOutage } from '../../src/stores/redis.ts';
+import type { StoreOptions } from '../../src/stores/stores.ts';
+import type { FailureDetails } from '../../src/task/failure.ts';
+import { openTestStores, type TestStores } from '../support/stores.ts';
+
+export type FakeTemporal = GatewayParts['client'] & {
+  readonly started: { readonly input: unknown; readonly taskId: string }[];
+  readonly cancelled: string[];
+  /** What `describe` answers, by task id. */
+  readonly executions: Map<string, Partial<TaskExecution>>;
+  readonly failures: Map<string, FailureDetails>;
+  /** Thrown by the next start. */
+  refuseStart: Error | undefined;
+  /** What `cancel` answers. */
+  takesCancel: boolean;
+};
+
+export type TestGateway = AsyncDisposable & {
+  readonly app: App;
+  readonly test: TestStores;
+  readonly temporal: FakeTemporal;
+  readonly parts: GatewayParts;
+  /** Listens on a free port and answers the URL. */
+  listen(): Promise<string>;
+};
+
+export type TestGatewayOptions = {
+  readonly settings?: Partial<GatewayParts['settings']>;
+  readonly stores?: Partial<StoreOptions>;
+  readonly probes?: GatewayParts['probes'];
+};
+
+export async function openTestGateway(options: TestGatewayOptions = {}): Promise<TestGateway> {
+  const test = await openTestStores(options.stores);
+  const temporal = createFakeTemporal();
+  const parts: GatewayParts = {
+    stores: test.stores,
+    client: temporal,
+    plan: planLikeShipped(),
+    probes: options.probes ?? {},
+    metrics: createMetrics(),
+    log: createLogger({
+      level: 'debug',
+      format: 'json',
+      service: 'test',
+      stream: new PassThrough().resume(),
+    }),
+    isStoreAway: (error) => isPostgresOutage(error) && isRedisOutage(error),
+    settings: { auth: 'off', adminKey: undefined, heartbeatMs: 15_000, ...options.settings },
+  };
+  const app = await createApp(parts);
+  return {
+    app,
+    test,
+    temporal,
+    parts,
+    async listen() {
+      await app.listen({ host: '127.0.0.1', port: 0 });
+      const address = app.server.address() as AddressInfo; // it listens on a port
+      return `http://127.0.0.1:${address.port}`;
+    },
+    async [Symbol.asyncDispose]() {
+      await app.close();
+      await test[Symbol.asyncDispose]();
+    },
+  };
+}
+
+function createFakeTemporal(): FakeTemporal {
+  const fake: FakeTemporal = {
+    started: [],
+    cancelled: [],
+    executions: new Map(),
+    failures: new Map(),
+    refuseStart: undefined,
+    takesCancel: true,
+    async start(input, taskId = 'task-without-id') {
+      if (fake.refuseStart !== undefined) throw fake.refuseStart;
+      fake.started.push({ input, taskId });
+      return { taskId, runId: 'run-1' };
+    },
+    async cancel(taskId) {
+      fake.cancelled.push(taskId);
+      return fake.takesCancel;
+    },
+    async describe(taskId) {
+      const execution = fake.executions.get(taskId);
+      if (execution === undefined) return undefined;
+      return {
+        runId: 'run-1',
+        status: 'running',
+        startedAt: new Date(0),
+        endedAt: undefined,
+        given: {},
+        ...execution,
+      };
+    },
+    failure: async (taskId) => fake.failures.get(taskId),
+  };
+  return fake;
+}
+
+function planLikeShipped(): GatewayParts['plan'] {
+  const { models, tiers, limits, call, budget, task, worker } = loadConfig({
+    env: { SIMULATED_BASE_URL: 'http://127.0.0.1:9/v1' },
+  });
+  return createTaskPlan({
+    models,
+    tiers,
+    isAvailable: (model) => model.startsWith('simulated/'),
+    taskLimits: limits.budgets.task,
+    callMaxDurationMs: call.maxDurationMs,
+    heartbeatTimeoutMs: call.heartbeatTimeoutMs,
+    heldWaitMs: budget.heldWaitMs,
+    maxTextBytes: task.maxTextBytes,
+    priorityQueues: worker.priorityQueues,
+    searchAttributes: true,
+  });
+}

@@ -1,0 +1,118 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { DefaultLimits } from '../../src/stores/limits.ts';
+import type { Limit } from '../../src/task/budget.ts';
+import type { BudgetExceededDetails } from '../../src/task/failure.ts';
+import { MAX_LIMIT_NANO_USD } from '../../src/task/money.ts';
+import { hardLimit, openTestStores, type TestStores } from '../support/stores.ts';
+
+const DEFAULTS: DefaultLimits = {
+  tenant: [],
+  user: [hardLimit('usd', 20n)],
+  session: [],
+  task: [hardLimit('usd', 2n), hardLimit('tokens', 1_000n)],
+};
+
+let test: TestStores;
+
+beforeAll(async () => {
+  test = await openTestStores({ defaultLimits: DEFAULTS });
+});
+
+afterAll(() => test[Symbol.asyncDispose]());
+
+describe('limits of a scope', () => {
+  it('come back as they were set, also amounts that no JSON number holds', async () => {
+    const { limits } = test.stores;
+    const scope = { kind: 'user', id: 'exact' } as const;
+    const set: Limit[] = [
+      { unit: 'usd', window: 'total', amount: MAX_LIMIT_NANO_USD, hard: true, warnAt: 0.8 },
+      { unit: 'usd', window: 'day', amount: 9_007_199_254_740_993n, hard: false, warnAt: 0.5 },
+      { unit: 'tokens', window: 'month', amount: 0n, hard: true, warnAt: 1 },
+    ];
+    await limits.set('acme', scope, set);
+    expect(await limits.get('acme', scope)).toEqual(set);
+  });
+
+  it('are replaced as a whole, and an empty list means that nothing binds', async () => {
+    const { limits } = test.stores;
+    const scope = { kind: 'user', id: 'replaced' } as const;
+    await limits.set('acme', scope, [hardLimit('usd', 1n), hardLimit('tokens', 1n)]);
+    await limits.set('acme', scope, [hardLimit('usd', 5n)]);
+    expect(await limits.get('acme', scope)).toEqual([hardLimit('usd', 5n)]);
+    await limits.set('acme', scope, []);
+    expect(await limits.get('acme', scope)).toEqual([]);
+    expect(await limits.binding({ tenantId: 'acme', userId: 'replaced' })).toEqual([]);
+  });
+
+  it('are those of the defaults before they are set and after they were removed', async () => {
+    const { limits } = test.stores;
+    const scope = { kind: 'user', id: 'removed' } as const;
+    expect(await limits.get('acme', scope)).toBeUndefined();
+    expect(await limits.remove('acme', scope)).toBe(false);
+    await limits.set('acme', scope, []);
+    expect(await limits.remove('acme', scope)).toBe(true);
+    expect(await limits.binding({ tenantId: 'acme', userId: 'removed' })).toEqual([
+      { ...hardLimit('usd', 20n), scope },
+    ]);
+    expect(limits.defaultsOf('task')).toBe(DEFAULTS.task);
+  });
+
+  it('settle on one of two that are set at once', async () => {
+    const { limits } = test.stores;
+    const scope = { kind: 'user', id: 'raced' } as const;
+    await Promise.all(
+      Array.from({ length: 20 }, (_, n) => limits.set('acme', scope, [hardLimit('usd', BigInt(n))])),
+    );
+    expect(await limits.get('acme', scope)).toHaveLength(1);
+  });
+});
+
+describe('binding', () => {
+  it('lists the limits of every scope in the order of the scopes, defaults where none is set', async () => {
+    const { limits } = test.stores;
+    await limits.set('acme', { kind: 'tenant', id: 'acme' }, [hardLimit('usd', 100n)]);
+    await limits.set('acme', { kind: 'session', id: 's' }, [hardLimit('tokens', 7n)]);
+    const binding = await limits.binding({ tenantId: 'acme', userId: 'u', sessionId: 's', taskId: 't' });
+    expect(binding.map((limit) => [limit.scope.kind, limit.scope.id, limit.unit, limit.amount])).toEqual([
+      ['tenant', 'acme', 'usd', 100n],
+      ['user', 'u', 'usd', 20n],
+      ['session', 's', 'tokens', 7n],
+      ['task', 't', 'usd', 2n],
+      ['task', 't', 'tokens', 1_000n],
+    ]);
+  });
+
+  it('takes neither the limits of another tenant nor those of another kind with the same id', async () => {
+    const { limits } = test.stores;
+    await limits.set('other', { kind: 'user', id: 'same' }, [hardLimit('usd', 1n)]);
+    await limits.set('acme', { kind: 'session', id: 'same' }, [hardLimit('usd', 2n)]);
+    expect(await limits.binding({ tenantId: 'acme2', userId: 'same' })).toEqual([
+      { ...hardLimit('usd', 20n), scope: { kind: 'user', id: 'same' } },
+    ]);
+  });
+});
+
+describe('the last refusal', () => {
+  const refusal = (needed: string): BudgetExceededDetails => ({
+    type: 'BudgetExceeded',
+    scope: 'user',
+    id: 'refused',
+    unit: 'usd',
+    window: 'total',
+    limit: '1.00',
+    settled: '0.99',
+    held: '0.00',
+    needed,
+  });
+
+  it('is kept per scope, the newest one', async () => {
+    const { limits } = test.stores;
+    const scope = { kind: 'user', id: 'refused' } as const;
+    expect(await limits.lastRefusal('acme', scope)).toBeUndefined();
+    await limits.noteRefusal('acme', refusal('0.02'));
+    await limits.noteRefusal('acme', refusal('0.03'));
+    expect((await limits.lastRefusal('acme', scope))?.details).toEqual(refusal('0.03'));
+    expect(await limits.lastRefusal('other', scope)).toBeUndefined();
+    expect(await limits.lastRefusal('acme', { kind: 'task', id: 'refused' })).toBeUndefined();
+  });
+});
