@@ -168,8 +168,9 @@ function createCallDependencies(
     catalog: { priceHash: config.modelsHash, modelOf: (id) => config.models[id] },
     tokens: { upperBound: estimateInputTokens, count: countTokensAsync },
     breakerOf,
+    isOutage: isPostgresOutage,
     messagesOf: async ({ taskId }) =>
-      taskId === undefined ? undefined : (await stores.tasks.messages(taskId)).messages,
+      taskId === undefined ? undefined : (await stores.tasks.findMessages(taskId))?.messages,
     settings: {
       ...config.call,
       rateControl: config.rate.enabled,

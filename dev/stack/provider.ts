@@ -47,7 +47,7 @@ export function startProvider(context: StartContext, options: ProviderOptions): 
 
 /** Whether the environment names a provider to call, so that none has to be simulated. */
 export function hasProviderKey(environment: NodeJS.ProcessEnv): boolean {
-  return ['OPENAI_API_KEY', 'ANTHROPIC_API_KEY', 'GOOGLE_GENERATIVE_AI_API_KEY'].some(
+  return ['OPENAI_API_KEY', 'ANTHROPIC_API_KEY', 'GOOGLE_API_KEY'].some(
     (name) => Boolean(environment[name]) || Boolean(environment[`${name}_FILE`]),
   );
 }

@@ -30,7 +30,7 @@ export type CallModelInput = {
 
 export type ModelActivityDependencies = {
   readonly calls: Calls;
-  readonly tasks: Pick<Tasks, 'messages' | 'note'>;
+  readonly tasks: Pick<Tasks, 'findMessages' | 'note'>;
   readonly events: Pick<Events, 'append'>;
   readonly log: Logger;
 };
@@ -99,7 +99,9 @@ async function toRequest(
   attempt: number,
 ): Promise<CallRequest> {
   const { taskId, runId, tenantId, userId, sessionId, candidate, visit } = input;
-  const { messages, temperature, responseFormat } = await tasks.messages(taskId);
+  const conversation = await tasks.findMessages(taskId);
+  if (conversation === undefined) throw new Error(`task ${taskId} has no row`);
+  const { messages, temperature, responseFormat } = conversation;
   return {
     callKey: input.callKey,
     stepId: input.stepId,

@@ -21,12 +21,12 @@ import { pause } from './pause.ts';
 
 export type Admission =
   | { readonly kind: 'admitted'; readonly attempt: Attempt }
-  | { readonly kind: 'outcome'; readonly outcome: CallOutcome };
+  | { readonly kind: 'outcome'; readonly outcome: CallOutcome }
+  /** The gate moved, the hold was taken, or somebody else tries the call: look at the call again. */
+  | { readonly kind: 'again' };
 
 export const NOTHING_CHARGED: Charge = { usage: NO_USAGE, nanoUsd: 0n, source: 'none' };
 
-/** Attempts whose gate moved or whose hold was taken begin again; more than this many in a row is an outage. */
-const MAX_TRIES = 10;
 const FIRST_HELD_WAIT_MS = 1_000;
 const LONGEST_HELD_WAIT_MS = 8_000;
 
@@ -35,31 +35,30 @@ export async function admit(
   dependencies: CallDependencies,
   request: CallRequest,
   context: CallContext,
-  estimate: Estimate,
+  { estimate, tries }: { readonly estimate: Estimate; readonly tries: number },
 ): Promise<Admission> {
   const limits = (await dependencies.limits.binding(request.payer)).filter(isEnforced);
-  for (let tries = 0; tries < MAX_TRIES; tries += 1) {
-    context.signal.throwIfAborted();
-    const attemptKey = toAttemptKey(request.callKey, { ...request.number, try: tries });
-    const { generation } = await dependencies.ledger.gate(request.payer.tenantId);
-    const held = await hold(dependencies, request, context, { attemptKey, estimate, limits, generation });
-    if (held.kind === 'refused' || held.kind === 'crowded')
-      return { kind: 'outcome', outcome: await budgetOutcome(dependencies, request, estimate, held) };
-    if (held.kind !== 'ok') continue;
-    const attempt = toAttempt(dependencies, request, context, {
-      attemptKey,
-      estimate,
-      generation,
-      heldAtMs: held.heldAtMs,
-    });
+  const attemptKey = toAttemptKey(request.callKey, { ...request.number, try: tries });
+  const { generation } = await dependencies.ledger.gate(request.payer.tenantId);
+  const held = await hold(dependencies, request, context, { attemptKey, estimate, limits, generation });
+  if (held.kind === 'refused' || held.kind === 'crowded')
+    return { kind: 'outcome', outcome: await budgetOutcome(dependencies, request, estimate, held) };
+  if (held.kind !== 'ok') return { kind: 'again' };
+  const { heldAtMs } = held;
+  const attempt = toAttempt(dependencies, request, context, { attemptKey, estimate, generation, heldAtMs });
+  try {
     const delay = await permit(dependencies, context, attempt);
     if (delay !== undefined) {
-      await dependencies.gate.release(attempt, 'void', { nanoUsd: 0n, tokens: 0 });
+      await dependencies.gate.undo(attempt);
       return { kind: 'outcome', outcome: delay };
     }
     if (await makeDurable(dependencies, request, attempt)) return { kind: 'admitted', attempt };
+  } catch (error) {
+    await undo(dependencies, attempt);
+    throw error;
   }
-  throw new Error(`call ${request.callKey} found its hold gone ${MAX_TRIES} times in a row`);
+  await undo(dependencies, attempt);
+  return { kind: 'again' };
 }
 
 type HoldArguments = {
@@ -129,7 +128,7 @@ async function permit(
   }
 }
 
-/** Intent and mark, or everything undone. From the intent on a crash is found in Postgres. */
+/** Intent and mark. From the intent on a crash is found in Postgres. */
 async function makeDurable(
   dependencies: CallDependencies,
   request: CallRequest,
@@ -143,13 +142,30 @@ async function makeDurable(
     attempt: attempt.attemptKey,
     data: { model: attempt.model, estimateUsd: formatUsd(attempt.estimate.nanoUsd) },
   });
-  const isIntended = await dependencies.ledger.intent(attempt, started);
-  if (isIntended && (await dependencies.gate.markSent(attempt, attempt.generation))) return true;
-  if (isIntended)
-    await dependencies.ledger.resolve(attempt, { to: 'voided', outcome: 'lost', charge: NOTHING_CHARGED });
-  await dependencies.gate.release(attempt, 'void', { nanoUsd: 0n, tokens: 0 });
-  await dependencies.rates.giveBack(attempt.provider, attempt.attemptKey, { tokens: 0, sent: false });
+  if (!(await dependencies.ledger.intent(attempt, started))) return false;
+  try {
+    if (await dependencies.gate.markSent(attempt, attempt.generation)) return true;
+  } catch (error) {
+    // The mark may be there although its answer was lost. Only this process could have sent the attempt, and it will not.
+    await voidUnsent(dependencies, attempt);
+    throw error;
+  }
+  await voidUnsent(dependencies, attempt);
   return false;
+}
+
+async function voidUnsent(dependencies: CallDependencies, attempt: Attempt): Promise<void> {
+  await dependencies.ledger.resolve(attempt, { to: 'voided', outcome: 'lost', charge: NOTHING_CHARGED });
+}
+
+/** Best effort: what a store does not take back now, its lease or the reaper does. */
+async function undo(dependencies: CallDependencies, attempt: Attempt): Promise<void> {
+  const left = (error: unknown) =>
+    dependencies.log.warn('a hold or permit is left to its lease', { attempt: attempt.attemptKey, error });
+  await dependencies.gate.undo(attempt).catch(left);
+  await dependencies.rates
+    .giveBack(attempt.provider, attempt.attemptKey, { tokens: 0, sent: false })
+    .catch(left);
 }
 
 async function budgetOutcome(

@@ -102,6 +102,8 @@ export type CallDependencies = {
   readonly breakerOf: (model: string) => Breaker;
   /** Messages of an attempt that somebody else made, to count its input; undefined when they are gone. */
   readonly messagesOf: (payer: Payer) => Promise<readonly Message[] | undefined>;
+  /** Whether an error says that a store is away, and not that something was wrong with what it was asked. */
+  readonly isOutage: (error: unknown) => boolean;
   readonly settings: CallSettings;
   readonly meter: CallMeter;
   readonly log: Logger;

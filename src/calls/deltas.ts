@@ -3,7 +3,6 @@
 
 import type { Attempt } from '../stores/ledger.ts';
 import { attemptOrder } from '../task/keys.ts';
-import { utf8Bytes } from '../task/text.ts';
 import type { CallDependencies, CallRequest } from './call.ts';
 
 export type DeltaBatcher = {
@@ -11,6 +10,9 @@ export type DeltaBatcher = {
   /** Publishes what is left; resolves when everything is out or was dropped. */
   flush(): Promise<void>;
 };
+
+/** Characters kept while Redis is slow; what comes beyond is dropped for readers and counted. The answer itself is kept elsewhere. */
+const MAX_WAITING = 1_000_000;
 
 export function createDeltaBatcher(
   dependencies: Pick<CallDependencies, 'events' | 'settings' | 'meter' | 'log'>,
@@ -24,42 +26,51 @@ export function createDeltaBatcher(
   let waiting = '';
   let k = 0;
   let timer: NodeJS.Timeout | undefined;
-  // One batch after the other, so that they arrive in order.
-  let sending: Promise<void> = Promise.resolve();
+  // One batch after the other, so that they arrive in order; meanwhile text collects, up to a bound.
+  let sending: Promise<void> | undefined;
 
-  const send = () => {
+  const send = (): Promise<void> => {
     clearTimeout(timer);
     timer = undefined;
-    if (waiting === '') return;
-    const delta = {
+    if (sending !== undefined || waiting === '') return sending ?? Promise.resolve();
+    const text = waiting;
+    waiting = '';
+    sending = publish(dependencies, task, {
       callKey: attempt.callKey,
       stepId: attempt.stepId,
       attemptKey: attempt.attemptKey,
       order,
       k,
-      text: waiting,
-    };
-    waiting = '';
-    k += 1;
-    sending = sending
-      .then(() => dependencies.events.publishDelta(task, delta))
-      .then((isTaken) => {
-        if (!isTaken) dependencies.meter.deltaDropped('superseded');
-      })
-      .catch((error: unknown) => {
-        dependencies.meter.deltaDropped('redis');
-        dependencies.log.debug('streamed text not published', { attempt: attempt.attemptKey, error });
-      });
+      text,
+    }).finally(() => {
+      k += 1;
+      sending = undefined;
+    });
+    return sending;
   };
   return {
     push(text) {
+      if (waiting.length + text.length > MAX_WAITING) return dependencies.meter.deltaDropped('redis');
       waiting += text;
-      if (utf8Bytes(waiting) >= dependencies.settings.deltaBytes) send();
-      else timer ??= setTimeout(send, dependencies.settings.deltaIntervalMs);
+      if (waiting.length >= dependencies.settings.deltaBytes) void send();
+      else timer ??= setTimeout(() => void send(), dependencies.settings.deltaIntervalMs);
     },
-    flush() {
-      send();
-      return sending;
+    async flush() {
+      await send();
+      await send();
     },
   };
+}
+
+async function publish(
+  dependencies: Pick<CallDependencies, 'events' | 'meter' | 'log'>,
+  task: NonNullable<CallRequest['task']>,
+  delta: Parameters<CallDependencies['events']['publishDelta']>[1],
+): Promise<void> {
+  try {
+    if (!(await dependencies.events.publishDelta(task, delta))) dependencies.meter.deltaDropped('superseded');
+  } catch (error) {
+    dependencies.meter.deltaDropped('redis');
+    dependencies.log.debug('streamed text not published', { attempt: delta.attemptKey, error });
+  }
 }

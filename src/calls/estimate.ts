@@ -31,10 +31,16 @@ export function priceUsage(
   attempt: Pick<Attempt, 'model' | 'heldAt'>,
   usage: Usage,
 ): bigint {
-  const prices = dependencies.catalog.modelOf(attempt.model)?.prices ?? [];
-  const price = priceAt(prices, attempt.heldAt.getTime());
+  const price = priceOf(dependencies, attempt);
   if (price === undefined) throw new Error(`no price of ${attempt.model} at ${attempt.heldAt.toISOString()}`);
   return costNanoUsd(price, usage);
+}
+
+function priceOf(
+  dependencies: Pick<CallDependencies, 'catalog'>,
+  attempt: Pick<Attempt, 'model' | 'heldAt'>,
+): PriceEntry | undefined {
+  return priceAt(dependencies.catalog.modelOf(attempt.model)?.prices ?? [], attempt.heldAt.getTime());
 }
 
 /**
@@ -56,7 +62,10 @@ export async function estimateLost(
     inputTokens: Math.min(inputTokens, estimate.inputTokens),
     outputTokens: Math.min(outputTokens, estimate.maxOutputTokens),
   };
-  const cost = policy === 'charge_max' ? estimate.nanoUsd : priceUsage(dependencies, attempt, usage);
+  // A model that this process does not know (another release holds its price) is booked at its hold.
+  const isPriced = priceOf(dependencies, attempt) !== undefined;
+  const cost =
+    policy === 'charge_max' || !isPriced ? estimate.nanoUsd : priceUsage(dependencies, attempt, usage);
   return { usage, nanoUsd: cost < estimate.nanoUsd ? cost : estimate.nanoUsd, source: 'estimated' };
 }
 

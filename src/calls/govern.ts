@@ -33,6 +33,9 @@ export class CallAborted extends Error {
   }
 }
 
+/** Attempts whose gate moved or whose hold was taken begin again; more than this many in a row is an outage. */
+const MAX_TRIES = 10;
+
 export type Calls = ReturnType<typeof createCalls>;
 
 export function createCalls(dependencies: CallDependencies) {
@@ -52,12 +55,26 @@ async function visit(
   request: CallRequest,
   context: CallContext,
 ): Promise<CallOutcome> {
-  const before = await storedOutcome(dependencies, request);
-  if (before !== undefined) return before;
-  await recover(dependencies, request, context);
-  const recovered = await storedOutcome(dependencies, request);
-  if (recovered !== undefined) return recovered;
+  for (let tries = 0; tries < MAX_TRIES; tries += 1) {
+    context.signal.throwIfAborted();
+    // Before every try: while this worker was frozen another one may have answered the call, or be at it.
+    const before = await storedOutcome(dependencies, request);
+    if (before !== undefined) return before;
+    await recover(dependencies, request, context);
+    const recovered = await storedOutcome(dependencies, request);
+    if (recovered !== undefined) return recovered;
+    const outcome = await tryOnce(dependencies, request, context, tries);
+    if (outcome !== 'again') return outcome;
+  }
+  throw new Error(`call ${request.callKey} found its hold gone ${MAX_TRIES} times in a row`);
+}
 
+async function tryOnce(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  context: CallContext,
+  tries: number,
+): Promise<CallOutcome | 'again'> {
   const breaker = dependencies.breakerOf(request.model);
   const retryAfterMs = breaker.retryAfterMs();
   if (retryAfterMs > 0)
@@ -67,24 +84,33 @@ async function visit(
   const estimate = estimateCall(dependencies, request, Date.now());
   if (estimate === undefined) return { kind: 'unavailable', reason: 'price_unknown', model: request.model };
 
-  const admission = await admit(dependencies, request, context, estimate);
-  if (admission.kind === 'outcome') return admission.outcome;
-  return attemptOnce(dependencies, request, context, admission.attempt);
+  const admission = await admit(dependencies, request, context, { estimate, tries });
+  switch (admission.kind) {
+    case 'again':
+      return 'again';
+    case 'outcome':
+      return admission.outcome;
+    case 'admitted':
+      return attemptOnce(dependencies, request, context, { attempt: admission.attempt, tries });
+    default:
+      return admission satisfies never;
+  }
 }
 
 async function attemptOnce(
   dependencies: CallDependencies,
   request: CallRequest,
   context: CallContext,
-  attempt: Attempt,
+  { attempt, tries }: { readonly attempt: Attempt; readonly tries: number },
 ): Promise<CallOutcome> {
-  await publish(dependencies, request);
+  // Readers are told beside the request, never before it: a slow store must not eat into the lease.
+  const shown = publish(dependencies, request);
   const startedAt = performance.now();
-  const tries = Number(attempt.attemptKey.slice(attempt.attemptKey.lastIndexOf('.') + 1));
-  const watch = await send(dependencies, request, context, attempt, tries);
+  const watch = await send(dependencies, request, context, { attempt, tries });
   try {
     await tellBreaker(dependencies, request.model, watch.outcome);
-    const settlement = await settle(dependencies, request, context, attempt, watch.outcome);
+    const settlement = await settle(dependencies, request, context, { attempt, sent: watch.outcome });
+    await shown;
     await publish(dependencies, request);
     if (settlement === 'fenced') throw new CallAborted('fenced');
   } finally {

@@ -9,20 +9,39 @@ import { releaseAsCharged, resolveAttempt } from './recover.ts';
 /** How long the owner's evidence of life still holds, in milliseconds; 0 when it is dead. */
 export type OwnerLife = (owner: string) => Promise<number>;
 
-export type ReaperReport = { readonly released: number; readonly resolved: number; readonly alive: number };
+export type ReaperReport = {
+  readonly released: number;
+  readonly resolved: number;
+  readonly alive: number;
+  /** What could not be ended this time; it comes again. */
+  readonly failed: number;
+};
 
 const LEASES_PER_PASS = 500;
+const ADJUSTMENT_SETTLES_MS = 5_000;
 
 /** One pass over all tenants known to Postgres. Does nothing until Redis was reachable for a whole lease. */
 export async function reap(dependencies: CallDependencies, lifeOf: OwnerLife): Promise<ReaperReport> {
-  const report = { released: 0, resolved: 0, alive: 0 };
+  const report = { released: 0, resolved: 0, alive: 0, failed: 0 };
   // After a break every lease looks over, since nobody could renew it.
   if (dependencies.gate.connectedForMs() < dependencies.settings.leaseMs) return report;
+  // One attempt that cannot be ended must not keep the others from it.
+  const each = async (what: string, work: () => Promise<keyof ReaperReport | undefined>) => {
+    try {
+      const done = await work();
+      if (done !== undefined) report[done] += 1;
+    } catch (error) {
+      report.failed += 1;
+      dependencies.log.warn('the reaper could not end a hold, it comes again', { what, error });
+    }
+  };
   for (const tenantId of await dependencies.ledger.tenants()) {
     for (const attemptKey of await dependencies.gate.expiredLeases(tenantId, LEASES_PER_PASS))
-      report[await reapOne(dependencies, lifeOf, tenantId, attemptKey)] += 1;
-    await findLost(dependencies, tenantId);
+      await each(attemptKey, () => reapOne(dependencies, lifeOf, tenantId, attemptKey));
+    for (const attempt of await dependencies.ledger.startedOfTenant(tenantId))
+      await each(attempt.attemptKey, () => findLost(dependencies, attempt));
   }
+  await each('adjustments', () => repeatAdjustments(dependencies));
   return report;
 }
 
@@ -38,7 +57,10 @@ async function reapOne(
     await releaseAsCharged(dependencies, attempt);
     return 'released';
   }
-  const aliveMs = await lifeOf(attempt.owner);
+  // Whatever its owner seems to be: nothing runs beyond the attempt's own limit.
+  const isOverdue =
+    Date.now() - attempt.heldAt.getTime() > dependencies.settings.attemptMs + dependencies.settings.leaseMs;
+  const aliveMs = isOverdue ? 0 : await lifeOf(attempt.owner);
   if (aliveMs > 0) {
     await dependencies.gate.extendLease(attempt, aliveMs);
     return 'alive';
@@ -58,17 +80,44 @@ async function dropUnknown(
     await dependencies.gate.dropLease(tenantId, attemptKey);
     return 'released';
   }
-  const attempt = { attemptKey, payer: holder.payer };
-  const taken = await dependencies.gate.take(attempt);
-  if (taken.kind === 'sent') await dependencies.gate.release(attempt, 'void', { nanoUsd: 0n, tokens: 0 });
+  const hold = { attemptKey, payer: holder.payer };
+  const taken = await dependencies.gate.take(hold);
+  if (taken.kind !== 'sent') return 'released';
+  // The intent comes before the mark: a row that was not there at first is there now.
+  const row = await dependencies.ledger.attempt(attemptKey, toCallKeyOfAttempt(attemptKey));
+  if (row === undefined) await dependencies.gate.release(hold, 'void', { nanoUsd: 0n, tokens: 0 });
   return 'released';
 }
 
-/** Attempts that Postgres has started and Redis does not know: their lease begins now, so that a living worker can show itself. */
-async function findLost(dependencies: CallDependencies, tenantId: string): Promise<void> {
-  for (const attempt of await dependencies.ledger.startedOfTenant(tenantId))
-    if ((await dependencies.gate.lease(attempt)) === undefined)
-      await dependencies.gate.restore(attempt, 'unknown');
+/**
+ * An attempt that Postgres has started and Redis does not know: its lease begins now, so that a living worker can show itself. One
+ * that Redis knows as over ends here.
+ */
+async function findLost(
+  dependencies: CallDependencies,
+  attempt: Attempt,
+): Promise<keyof ReaperReport | undefined> {
+  if ((await dependencies.gate.lease(attempt)) !== undefined) return undefined;
+  if ((await dependencies.gate.restore(attempt, 'unknown')) === 'restored') return undefined;
+  await resolveAttempt(dependencies, attempt, taskOf(attempt));
+  return 'resolved';
+}
+
+/** An adjustment whose worker died before it told Redis: the scopes are forgotten and rebuilt. Its marker makes this happen once. */
+async function repeatAdjustments(dependencies: CallDependencies): Promise<undefined> {
+  const { attemptMs } = dependencies.settings;
+  for (const { adjustKey, ...attempt } of await dependencies.ledger.recentAdjustments(
+    ADJUSTMENT_SETTLES_MS,
+    attemptMs,
+  )) {
+    const { generation } = await dependencies.ledger.gate(attempt.payer.tenantId);
+    await dependencies.gate.adjust(attempt, generation, {
+      adjustKey,
+      nanoUsd: 0n,
+      tokens: 0,
+      scopeTokens: [],
+    });
+  }
 }
 
 /** Call keys of tasks are `taskId:runId:step:n`; ids may hold colons, so the run is read from the end. */

@@ -16,6 +16,8 @@ export type Sent =
   | {
       readonly kind: 'aborted';
       readonly by: 'cancelled' | 'handover' | 'fenced';
+      /** False when no byte can have reached the provider. */
+      readonly isSent: boolean;
       readonly text: string;
       readonly seen: Seen;
     };
@@ -37,8 +39,7 @@ export async function send(
   dependencies: CallDependencies,
   request: CallRequest,
   context: CallContext,
-  attempt: Attempt,
-  tries: number,
+  { attempt, tries }: { readonly attempt: Attempt; readonly tries: number },
 ): Promise<Watch> {
   let text = '';
   const outputTokens = () => Math.ceil(text.length / CHARACTERS_PER_TOKEN);
@@ -93,8 +94,9 @@ function toSent(
       error: new LlmError(message, { ...seen, kind: 'timeout', stage, cause: error }),
     };
   }
-  if (at.lease.lost.aborted) return { kind: 'aborted', by: 'fenced', text, seen };
-  if (at.context.signal.aborted) return { kind: 'aborted', by: at.context.abortReason(), text, seen };
+  const isSent = !(error instanceof LlmError && error.stage === 'unsent');
+  if (at.lease.lost.aborted) return { kind: 'aborted', by: 'fenced', isSent, text, seen };
+  if (at.context.signal.aborted) return { kind: 'aborted', by: at.context.abortReason(), isSent, text, seen };
   if (error instanceof LlmError) return { kind: 'failed', error };
   const message = 'the model call failed in an unknown way';
   return { kind: 'failed', error: new LlmError(message, { ...seen, kind: 'unknown', stage, cause: error }) };

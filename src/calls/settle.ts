@@ -32,8 +32,7 @@ export async function settle(
   dependencies: CallDependencies,
   request: CallRequest,
   context: CallContext,
-  attempt: Attempt,
-  sent: Sent,
+  { attempt, sent }: { readonly attempt: Attempt; readonly sent: Sent },
 ): Promise<Settlement> {
   // Only before the request was written is there nothing to pay for.
   if (sent.kind === 'failed' && sent.error.stage === 'unsent')
@@ -42,19 +41,25 @@ export async function settle(
       outcome: 'failed',
       charge: NOTHING_CHARGED,
     });
+  if (sent.kind === 'aborted' && !sent.isSent)
+    return resolve(dependencies, context, attempt, {
+      to: 'voided',
+      outcome: 'lost',
+      charge: NOTHING_CHARGED,
+    });
   if (sent.kind === 'failed' && sent.error.stage === 'unanswered') {
-    const charge = await estimateLost(dependencies, attempt, 0);
-    return resolve(dependencies, context, attempt, { to: 'estimated', outcome: 'failed', charge });
+    const lost = await estimateLost(dependencies, attempt, 0);
+    return resolve(dependencies, context, attempt, { to: 'estimated', outcome: 'failed', charge: lost });
   }
-  return charge(dependencies, request, context, attempt, await endOf(dependencies, request, attempt, sent));
+  const end = await endOf(dependencies, request, attempt, sent);
+  return charge(dependencies, request, context, { attempt, end });
 }
 
 async function charge(
   dependencies: CallDependencies,
   request: CallRequest,
   context: CallContext,
-  attempt: Attempt,
-  end: End,
+  { attempt, end }: { readonly attempt: Attempt; readonly end: End },
 ): Promise<Settlement> {
   const events = caused(request, ...(end.event === undefined ? [] : [end.event]));
   const settlement = await untilPostgresAnswers(dependencies, context, () =>
@@ -78,9 +83,21 @@ async function resolve(
   attempt: Attempt,
   resolution: Resolution,
 ): Promise<Settlement> {
-  await untilPostgresAnswers(dependencies, context, () => dependencies.ledger.resolve(attempt, resolution));
-  dependencies.meter.attemptEnded({ provider: attempt.provider, model: attempt.model, outcome: 'failed' });
-  await release(dependencies, attempt, resolution.charge, resolution.to === 'voided' ? 'void' : 'estimated');
+  const isOurs = await untilPostgresAnswers(dependencies, context, () =>
+    dependencies.ledger.resolve(attempt, resolution),
+  );
+  if (!isOurs && (await dependencies.ledger.state(attempt)) !== resolution.to) {
+    await bookLate(dependencies, context, attempt, resolution.charge);
+    return 'fenced';
+  }
+  dependencies.meter.attemptEnded({
+    provider: attempt.provider,
+    model: attempt.model,
+    outcome: resolution.outcome,
+  });
+  // Not ours: an earlier commit of this very resolution whose answer was lost, or the same end by somebody else.
+  const booked = isOurs ? resolution.charge : await dependencies.ledger.charged(attempt);
+  await release(dependencies, attempt, booked, resolution.to === 'voided' ? 'void' : 'estimated');
   return 'settled';
 }
 
@@ -163,7 +180,11 @@ async function untilPostgresAnswers<Result>(
     try {
       return await work();
     } catch (error) {
-      if (performance.now() > giveUpAt || (context.signal.aborted && context.abortReason() === 'handover'))
+      if (
+        !dependencies.isOutage(error) ||
+        performance.now() > giveUpAt ||
+        (context.signal.aborted && context.abortReason() === 'handover')
+      )
         throw error;
       dependencies.log.warn('settling waits for postgres', { error, retryMs });
       await pause(retryMs);

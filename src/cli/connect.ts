@@ -6,6 +6,7 @@ import { createGatewayClient, type GatewayClient } from '../client/gateway-clien
 import { ensureSearchAttributes } from '../client/search-attributes.ts';
 import { createTaskClient, type TaskClient } from '../client/task-client.ts';
 import { type CliEnvironment, loadConfig } from '../config.ts';
+import { isEnded } from '../task/status.ts';
 import {
   type AddressFlags,
   findAddresses,

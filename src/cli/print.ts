@@ -13,9 +13,9 @@ export function isLive(): boolean {
   return isTerminal;
 }
 
-/** Columns and rows of the terminal. */
+/** Columns and rows of the terminal; a terminal that does not know says 0. */
 export function terminalSize(): { readonly columns: number; readonly rows: number } {
-  return { columns: process.stdout.columns ?? 80, rows: process.stdout.rows ?? 24 };
+  return { columns: process.stdout.columns || 80, rows: process.stdout.rows || 24 };
 }
 
 /** Writes a text as it is, without a line break. */

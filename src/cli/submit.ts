@@ -114,8 +114,13 @@ async function followOne(
   const progress = newProgress(taskId, given.title);
   tasks.push(progress);
   viewer.update(progress);
-  const onOutage = (error: GatewayError) => viewer.note(dim(`${taskId}: ${error.message}; trying again`));
+  let isAway = false;
+  const onOutage = (error: GatewayError) => {
+    if (!isAway) viewer.note(dim(`${taskId}: ${error.message}; trying again`));
+    isAway = true;
+  };
   for await (const event of gateway.follow(taskId, { signal, onOutage })) {
+    isAway = false;
     advance(progress, event);
     viewer.update(progress, event);
   }

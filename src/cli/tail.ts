@@ -31,8 +31,13 @@ export async function runTail(
   const gateway = openGateway(options, environment);
   const progress = newProgress(taskId, taskId);
   const show = options.json === true ? showRaw : createTextView();
-  const onOutage = (error: GatewayError) => tell(dim(`${error.message}; trying again`));
+  let isAway = false;
+  const onOutage = (error: GatewayError) => {
+    if (!isAway) tell(dim(`· ${error.message}; trying again`));
+    isAway = true;
+  };
   for await (const event of gateway.follow(taskId, { after, onOutage })) {
+    isAway = false;
     advance(progress, event);
     show(event, progress);
   }

@@ -28,7 +28,6 @@ export async function runTasks(options: TasksOptions, environment: CliEnvironmen
     const limit = Math.min(LARGEST_PAGE, options.limit - tasks.length);
     const page = await gateway.list({
       userId: options.user,
-      userId: options.user,
       sessionId: options.session,
       status,
       limit,

@@ -5,7 +5,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { formatCursor, type TaskEvent } from '../task/event.ts';
 import { createEventStreamParser, type ServerSentEvent } from './event-stream.ts';
 import type { FollowTaskOptions } from './gateway-client.ts';
-import { GatewayError, toGatewayError, unreachable } from './gateway-error.ts';
+import { cutOff, GatewayError, toGatewayError, unreachable } from './gateway-error.ts';
 
 export type StreamTarget = {
   /** As the caller wrote it, for messages. */
@@ -24,7 +24,7 @@ const SILENCE_MS = 45_000;
 const NOTHING_MORE = 204;
 
 /** Where a reader stands, and how it got there. */
-type Position = { lastEventId: string; isKnown: boolean; isOver: boolean };
+type Position = { lastEventId: string; isKnown: boolean; isOpen: boolean; isOver: boolean };
 
 /** Ends after `stream_end`, or when the signal fires. */
 export async function* followTask(
@@ -33,7 +33,7 @@ export async function* followTask(
 ): AsyncGenerator<TaskEvent> {
   const { signal, onOutage } = options;
   const lastEventId = options.after === undefined ? '' : formatCursor(options.after);
-  const position: Position = { lastEventId, isKnown: false, isOver: false };
+  const position: Position = { lastEventId, isKnown: false, isOpen: false, isOver: false };
   const isDone = () => position.isOver || signal?.aborted === true;
   let backoffMs = FIRST_BACKOFF_MS;
   while (!isDone()) {
@@ -77,8 +77,10 @@ async function* readStream(
   const anySignal = AbortSignal.any(signal === undefined ? [silence.signal] : [silence.signal, signal]);
   try {
     const { lastEventId } = position;
+    position.isOpen = false;
     const response = await open(target, { types, lastEventId, signal: anySignal });
     position.isKnown = true;
+    position.isOpen = true;
     position.isOver = response.status === NOTHING_MORE;
     const parser = createEventStreamParser();
     for await (const bytes of response.body ?? []) {
@@ -91,7 +93,8 @@ async function* readStream(
       }
     }
   } catch (error) {
-    throw error instanceof GatewayError ? error : unreachable(target.url, error);
+    if (error instanceof GatewayError) throw error;
+    throw position.isOpen ? cutOff(target.url, error) : unreachable(target.url, error);
   } finally {
     clearTimeout(watch);
     silence.abort(); // ends the request of a reader that leaves

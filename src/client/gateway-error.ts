@@ -32,6 +32,11 @@ export function unreachable(url: string, cause: unknown): GatewayError {
   return new GatewayError(`no gateway answers at ${url} (${reasonOf(cause)}): is it running?`, { cause });
 }
 
+/** An answer that broke off. */
+export function cutOff(url: string, cause: unknown): GatewayError {
+  return new GatewayError(`the connection to ${url} was lost (${reasonOf(cause)})`, { cause });
+}
+
 function readProblem(text: string, status: number): Problem | undefined {
   try {
     const body: unknown = JSON.parse(text);

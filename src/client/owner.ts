@@ -7,6 +7,9 @@ const OWNER = /^activity ([^/]+)\/([^/]+)\/(.+)\/(\d+)$/;
 /** Temporal's values for an activity attempt that a worker has: started, and asked to cancel. */
 const HELD_STATES: ReadonlySet<unknown> = new Set([2, 3]);
 
+/** Temporal's client would try again for a minute, and hold up every other hold. */
+const DESCRIBE_MS = 5_000;
+
 export type OwnerLifeOptions = { readonly heartbeatTimeoutMs: number };
 
 /**
@@ -22,7 +25,9 @@ export function createOwnerLife(
     if (match === null) return 0;
     const [, workflowId = '', runId = '', activityId = '', attempt = ''] = match;
     try {
-      const { raw } = await temporal.workflow.getHandle(workflowId, runId).describe();
+      const { raw } = await temporal.withDeadline(Date.now() + DESCRIBE_MS, () =>
+        temporal.workflow.getHandle(workflowId, runId).describe(),
+      );
       const pending = raw.pendingActivities?.find((activity) => activity.activityId === activityId);
       if (pending?.attempt !== Number(attempt) || !HELD_STATES.has(pending.state)) return 0;
       const heartbeat = pending.lastHeartbeatTime ?? pending.lastStartedTime;

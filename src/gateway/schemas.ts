@@ -11,11 +11,9 @@ export const id = z.string().regex(ID_PATTERN).describe('1 to 128 characters out
 
 /** A number in a query string. */
 export function queryNumber(min: number, max: number) {
-  return z
-    .string()
-    .regex(/^\d{1,15}$/, `a whole number from ${min} to ${max}`)
-    .refine((text) => Number(text) >= min && Number(text) <= max, `a whole number from ${min} to ${max}`)
-    .describe(`A whole number from ${min} to ${max}`);
+  const expected = `a whole number from ${min} to ${max}`;
+  const isInBounds = (text: string) => /^\d{1,15}$/.test(text) && Number(text) >= min && Number(text) <= max;
+  return z.string().refine(isInBounds, expected).describe(expected);
 }
 
 /** A list in a query string: repeated, or separated by commas. */

@@ -26,13 +26,13 @@ const report: z.ZodType<UsageReport> = z
   .meta({ id: 'UsageReport' });
 
 const name = z.string().min(1).max(200).optional();
+const TIME = /^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2}))?$/;
 const time = z
   .string()
-  .regex(
-    /^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2}))?$/,
+  .refine(
+    (text) => TIME.test(text) && !Number.isNaN(Date.parse(text)),
     'a date, or an ISO 8601 time with a zone',
   )
-  .refine((text) => !Number.isNaN(Date.parse(text)), 'a time that exists')
   .optional();
 
 const querystring = z.strictObject({

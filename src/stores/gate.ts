@@ -65,6 +65,8 @@ export type GateOptions = {
   readonly markerTtlMs: number;
 };
 
+const UNDONE_TTL_MS = 300_000;
+
 export type Gate = ReturnType<typeof createGate>;
 
 // biome-ignore lint/complexity/noExcessiveLinesPerFunction: a table of the store's methods; cut, it would hide what the store can do
@@ -108,11 +110,12 @@ export function createGate(redis: Redis, options: GateOptions) {
     },
 
     async take(attempt: AttemptRef): Promise<Taken> {
+      const runId = await redis.runId();
       const { keys, done, scopeKeys, scopeArgs } = keysOf(attempt);
       const answer = (await redis.run(
         scripts.take,
         [keys.holds, keys.leases, done, ...scopeKeys],
-        [attempt.attemptKey, options.markerTtlMs, ...scopeArgs],
+        [attempt.attemptKey, options.markerTtlMs, runId, ...scopeArgs],
       )) as [string, string?];
       return toTaken(answer);
     },
@@ -138,8 +141,11 @@ export function createGate(redis: Redis, options: GateOptions) {
       );
     },
 
-    /** Puts back a record that Redis lost, as "maybe sent" or, by its own worker, as sent; with a fresh lease. */
-    async restore(lost: LostHold, sent: 'yes' | 'unknown'): Promise<void> {
+    /**
+     * Puts back a record that Redis lost, as "maybe sent" or, by its own worker, as sent; with a fresh lease. `over` when Redis has a
+     * marker that says how the attempt ended.
+     */
+    async restore(lost: LostHold, sent: 'yes' | 'unknown'): Promise<'restored' | 'over'> {
       const { keys, done } = keysOf(lost);
       const record = {
         call: lost.callKey,
@@ -152,10 +158,21 @@ export function createGate(redis: Redis, options: GateOptions) {
         seen: '0',
         scopes: scopesOf(lost.payer).map((scope) => [scope.kind, scope.id, '']),
       };
-      await redis.run(
+      const answer = await redis.run(
         scripts.restore,
         [keys.holds, keys.leases, done],
         [lost.attemptKey, options.leaseMs, JSON.stringify(record)],
+      );
+      return answer === -1 ? 'over' : 'restored';
+    },
+
+    /** Takes back a hold of an attempt that has no row: its marker needs to outlive late commands only. Idempotent. */
+    async undo(attempt: AttemptRef): Promise<void> {
+      const { keys, done, scopeKeys, scopeArgs } = keysOf(attempt);
+      await redis.run(
+        scripts.release,
+        [keys.holds, keys.leases, done, ...scopeKeys],
+        [attempt.attemptKey, 'void', '0', 0, UNDONE_TTL_MS, ...scopeArgs],
       );
     },
 

@@ -13,8 +13,8 @@ const scripts = {
   write: loadScript('holds', 'hydrate-write'),
 } as const;
 
-/** How long a rebuild may take before another one may begin. */
-const FENCE_MS = 3_000;
+/** How long a rebuild may take before another one may begin; longer than a statement may, or two would overtake each other for ever. */
+const FENCE_MS = 10_000;
 const BUSY_POLL_MS = 20;
 
 export type HydrateRequest = {

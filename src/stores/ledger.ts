@@ -50,6 +50,8 @@ export type Resolution = {
   readonly caused?: Caused | undefined;
 };
 
+export type Adjustment = { readonly attemptKey: string; readonly adjustKey: string; readonly payer: Payer };
+
 /** Milestones that belong to a step of an attempt; they become visible when the step is committed and published. */
 export type Caused = { readonly task: MilestoneTask; readonly events: readonly EventDraft[] };
 
@@ -60,7 +62,10 @@ export function createLedger(postgres: Postgres) {
     /** The tenant's gate; its row is written before the tenant's first hold. */
     gate: (tenantId: string) => gate(postgres, tenantId),
 
-    /** Durable from here on. False when the tenant's gate has moved on since the hold: the hold must be voided. */
+    /**
+     * Durable from here on. False when the tenant's gate has moved on since the hold, or the call was answered or is tried by somebody
+     * else (a worker that was frozen between its look and its hold): the hold must be voided.
+     */
     intent: (attempt: Attempt, caused: Caused | undefined) => intent(postgres, attempt, caused),
 
     /**
@@ -83,8 +88,14 @@ export function createLedger(postgres: Postgres) {
     /** Books what a fenced attempt really took, less what was booked for it. Undefined when that was done before. */
     adjustLate: (attempt: Attempt, charge: Charge) => adjustLate(postgres, attempt, charge),
 
+    /** Adjustments that are old enough to have reached Redis and young enough for their marker to tell whether they did. */
+    recentAdjustments: (minAgeMs: number, maxAgeMs: number) =>
+      recentAdjustments(postgres, minAgeMs, maxAgeMs),
+
     state: (attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>) => state(postgres, attempt),
-    charged: (attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>) => charged(postgres, attempt),
+    /** What an attempt was booked at when it ended, without later adjustments: those reach Redis by themselves. */
+    charged: (attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>) =>
+      charged(postgres, attempt, "kind <> 'adjust'"),
     result: (callKey: string) => result(postgres, callKey),
 
     /** Attempts that reached a provider, or may have, and were not resolved yet, oldest first. */
@@ -141,6 +152,8 @@ function intent(postgres: Postgres, attempt: Attempt, caused: Caused | undefined
        insert into attempts (held_at, attempt_key, call_key, tenant_id, user_id, session_id, task_id, step_id, provider, model,
          generation, owner, estimate_nano_usd, estimate_tokens, estimate_input_tokens, max_output_tokens, price_hash, candidate, state)
        select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 'started' from gate
+       where not exists (select 1 from call_results where call_key = $3)
+         and not exists (select 1 from attempts where call_key = $3 and state = 'started' and attempt_key <> $2)
        on conflict do nothing`,
       [
         attempt.heldAt,
@@ -207,7 +220,7 @@ function resolve(
 
 function adjustLate(postgres: Postgres, attempt: Attempt, charge: Charge): Promise<Charge | undefined> {
   return postgres.transaction(async (sql) => {
-    const booked = await charged(sql, attempt);
+    const booked = await charged(sql, attempt, 'true');
     const difference: Charge = {
       nanoUsd: charge.nanoUsd - booked.nanoUsd,
       source: charge.source,
@@ -228,6 +241,32 @@ function adjustLate(postgres: Postgres, attempt: Attempt, charge: Charge): Promi
     });
     return inserted ? difference : undefined;
   });
+}
+
+async function recentAdjustments(
+  sql: Sql,
+  minAgeMs: number,
+  maxAgeMs: number,
+): Promise<readonly Adjustment[]> {
+  const { rows } = await sql.query<{
+    attemptKey: string;
+    adjustKey: string;
+    tenantId: string;
+    userId: string;
+    sessionId: string | null;
+    taskId: string | null;
+  }>(
+    `select attempt_key as "attemptKey", adjust_key as "adjustKey", tenant_id as "tenantId",
+       user_id as "userId", session_id as "sessionId", task_id as "taskId"
+     from ledger where kind = 'adjust' and created_at < now() - make_interval(secs => $1 / 1000.0)
+       and created_at > now() - make_interval(secs => $2 / 1000.0) limit 1000`,
+    [minAgeMs, maxAgeMs],
+  );
+  return rows.map(({ attemptKey, adjustKey, tenantId, userId, sessionId, taskId }) => ({
+    attemptKey,
+    adjustKey,
+    payer: { tenantId, userId, sessionId: sessionId ?? undefined, taskId: taskId ?? undefined },
+  }));
 }
 
 /** The one way out of `started`: conditional, so that two who resolve the same attempt cannot both succeed. */
@@ -326,14 +365,18 @@ async function state(
   return rows[0]?.state;
 }
 
-/** What the ledger holds for an attempt, all its rows together. */
-async function charged(sql: Sql, attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>): Promise<Charge> {
+/** What the ledger holds for an attempt, its rows together. */
+async function charged(
+  sql: Sql,
+  attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>,
+  which: string,
+): Promise<Charge> {
   const { rows } = await sql.query<Record<keyof Usage | 'nano', bigint>>(
     `select coalesce(sum(input_tokens), 0) as "inputTokens", coalesce(sum(cache_read_tokens), 0) as "cacheReadTokens",
        coalesce(sum(cache_write_5m_tokens), 0) as "cacheWrite5mTokens", coalesce(sum(cache_write_1h_tokens), 0) as "cacheWrite1hTokens",
        coalesce(sum(output_tokens), 0) as "outputTokens", coalesce(sum(reasoning_tokens), 0) as "reasoningTokens",
        coalesce(sum(cost_nano_usd), 0) as nano
-     from ledger where held_at = $1 and attempt_key = $2`,
+     from ledger where held_at = $1 and attempt_key = $2 and ${which}`,
     [attempt.heldAt, attempt.attemptKey],
   );
   const row = rows[0];

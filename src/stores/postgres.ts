@@ -43,7 +43,12 @@ export function createPostgres(options: PostgresOptions, log: Logger): Postgres 
     max: options.poolSize,
     connectionTimeoutMillis: 3_000,
     statement_timeout: options.statementTimeoutMs,
-    options: `-c search_path=${options.schema}`,
+    // The server's own limit never comes through a network that went silent.
+    query_timeout: options.statementTimeoutMs + 2_000,
+    keepAlive: true,
+    // A host that is gone keeps its locks until the server notices.
+    idle_in_transaction_session_timeout: 30_000,
+    options: `-c search_path=${options.schema} -c tcp_keepalives_idle=15 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3`,
     types,
   });
   // Without a listener an idle connection that dies takes the process with it.

@@ -140,7 +140,11 @@ async function readRunId(client: Client): Promise<string> {
 }
 
 function duplicate(client: Client, log: Logger): Client {
-  const copy = client.duplicate({ maxRetriesPerRequest: null, enableOfflineQueue: true });
+  const copy = client.duplicate({
+    maxRetriesPerRequest: null,
+    enableOfflineQueue: true,
+    autoResendUnfulfilledCommands: true,
+  });
   // A blocking read is expected to take longer than a command.
   delete copy.options.commandTimeout;
   copy.on('error', (error) => log.debug('redis connection error', { error }));

@@ -5,7 +5,6 @@ import type { Limit } from '../task/budget.ts';
 import type { EventDraft } from '../task/event.ts';
 import type { FailureDetails } from '../task/failure.ts';
 import type { TaskInput } from '../task/input.ts';
-import type { Message } from '../task/message.ts';
 import type { EndedStatus, TaskStatus } from '../task/status.ts';
 import type { UsageTotals } from '../task/usage.ts';
 import { toStored } from './limits.ts';
@@ -43,6 +42,8 @@ export type TaskRow = {
   readonly usage: UsageTotals;
   readonly nanoUsd: bigint;
 };
+
+export type Conversation = Pick<TaskInput, 'messages' | 'temperature' | 'responseFormat'>;
 
 export type NewTask = {
   readonly taskId: string;
@@ -112,14 +113,13 @@ export function createTasks(postgres: Postgres) {
       );
     },
 
-    async messages(taskId: string): Promise<Pick<TaskInput, 'messages' | 'temperature' | 'responseFormat'>> {
-      const { rows } = await postgres.query<{ input: { messages: Message[] } & TaskInput }>(
+    /** What a call of the task says; undefined when there is no such task. */
+    async findMessages(taskId: string): Promise<Conversation | undefined> {
+      const { rows } = await postgres.query<{ input: TaskInput }>(
         'select input from tasks where task_id = $1',
         [taskId],
       );
-      const input = rows[0]?.input;
-      if (input === undefined) throw new Error(`task ${taskId} has no row`);
-      return input;
+      return rows[0]?.input;
     },
 
     async get(taskId: string): Promise<TaskRow | undefined> {
@@ -152,14 +152,14 @@ export function createTasks(postgres: Postgres) {
       return rows[0]?.count ?? 0;
     },
 
-    /** Tasks without an end that are older than a moment, for the reconciler; oldest first. */
+    /** Some tasks without an end that are older than a moment, for the reconciler; by chance, so that all get their turn. */
     async open(
       olderThanMs: number,
       limit: number,
     ): Promise<readonly { taskId: string; runId: string | undefined; tenantId: string }[]> {
       const { rows } = await postgres.query<{ task_id: string; run_id: string | null; tenant_id: string }>(
         `select task_id, run_id, tenant_id from tasks
-         where ended_at is null and created_at < now() - make_interval(secs => $1 / 1000.0) order by created_at limit $2`,
+         where ended_at is null and created_at < now() - make_interval(secs => $1 / 1000.0) order by random() limit $2`,
         [olderThanMs, limit],
       );
       return rows.map((row) => ({
@@ -193,10 +193,7 @@ function begin(
       'where tasks.run_id is distinct from excluded.run_id',
     );
     if (rowCount !== 1) return false;
-    await sql.query(
-      `insert into budgets (tenant_id, scope, scope_id, limits) values ($1, 'task', $2, $3) on conflict do nothing`,
-      [task.input.tenantId, task.taskId, JSON.stringify(task.limits.map(toStored))],
-    );
+    await setOwnLimits(sql, task);
     await writeMilestones(
       sql,
       { taskId: task.taskId, runId: task.runId, tenantId: task.input.tenantId },
@@ -204,6 +201,29 @@ function begin(
     );
     return true;
   });
+}
+
+/**
+ * A task's limits are its run's: an id that is used again starts on top of what its runs before have spent, which stays in the ledger
+ * under the same id. Somebody's change of a queued task's limits stays.
+ */
+async function setOwnLimits(sql: Sql, task: NewTask): Promise<void> {
+  const { rows } = await sql.query<{ nano: bigint; tokens: bigint }>(
+    `select coalesce(sum(cost_nano_usd), 0) as nano,
+       coalesce(sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens + output_tokens), 0) as tokens
+     from ledger where task_id = $1 and tenant_id = $2`,
+    [task.taskId, task.input.tenantId],
+  );
+  const spent = rows[0] ?? { nano: 0n, tokens: 0n };
+  const isFirst = spent.nano === 0n && spent.tokens === 0n;
+  const limits = task.limits.map((limit) =>
+    toStored({ ...limit, amount: limit.amount + (limit.unit === 'usd' ? spent.nano : spent.tokens) }),
+  );
+  await sql.query(
+    `insert into budgets (tenant_id, scope, scope_id, limits) values ($1, 'task', $2, $3)
+     on conflict (tenant_id, scope, scope_id) ${isFirst ? 'do nothing' : 'do update set limits = excluded.limits, updated_at = now()'}`,
+    [task.input.tenantId, task.taskId, JSON.stringify(limits)],
+  );
 }
 
 function insertRow(sql: Sql, task: NewTask, status: 'queued' | 'running', condition: string) {

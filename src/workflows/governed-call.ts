@@ -1,7 +1,15 @@
 // One logical call as the workflow drives it: visit, act on the outcome, wait in a durable timer, visit again. It decides and waits; it
 // never checks, sends or publishes.
 
-import { ActivityFailure, sleep, TimeoutFailure, workflowInfo } from '@temporalio/workflow';
+import {
+  ActivityFailure,
+  CancellationScope,
+  CancelledFailure,
+  isCancellation,
+  sleep,
+  TimeoutFailure,
+  workflowInfo,
+} from '@temporalio/workflow';
 import type { CallOutcome, TaskSettings } from '../task/decision.ts';
 import type { TaskInput } from '../task/input.ts';
 import { toCallKey } from '../task/keys.ts';
@@ -28,6 +36,7 @@ export async function governedCall(call: GovernedCall): Promise<CompletedCall> {
   const endsAt = Math.min(deadlineOf(call.input), now() + settings.callMaxDurationMs);
   let candidate = 0;
   let heldWaits = 0;
+  let waits = 0;
   let heldWaitLeftMs = settings.heldWaitMs;
   for (let visit = 1; ; visit += 1) {
     const model = settings.candidates[candidate] ?? settings.model;
@@ -50,7 +59,8 @@ export async function governedCall(call: GovernedCall): Promise<CompletedCall> {
           heldWaits += 1;
           heldWaitLeftMs -= move.ms;
         }
-        await wait(progress, move);
+        if (outcome.kind === 'wait') waits += 1;
+        await wait(progress, { ...move, ms: Math.max(move.ms, leastWaitMs(waits)) });
         break;
       case 'done':
         break;
@@ -94,7 +104,10 @@ async function visitOnce(
       endsAt: new Date(at.endsAt).toISOString(),
     });
   } catch (error) {
-    if (error instanceof ActivityFailure && error.cause instanceof TimeoutFailure)
+    if (!(error instanceof ActivityFailure) || isCancellation(error)) throw error;
+    // Temporal gives up retrying when the task is cancelled or the time is over; the failure it then shows is the last attempt's.
+    if (CancellationScope.current().consideredCancelled) throw new CancelledFailure('the task was cancelled');
+    if (error.cause instanceof TimeoutFailure || error.retryState === 'TIMEOUT')
       throw taskFailure({
         type: 'DeadlineExceeded',
         reason: 'the call did not end in time',
@@ -102,6 +115,15 @@ async function visitOnce(
       });
     throw error;
   }
+}
+
+/**
+ * A provider's slot is told exactly, but all who wait for it wake up together and most wait again. Every visit costs eleven events, so
+ * that the waits of one call grow: from the third on 1, 2, 4 … at most 15 s, jittered.
+ */
+function leastWaitMs(waits: number): number {
+  if (waits < 3) return 0;
+  return Math.min(1_000 * 2 ** (waits - 3), 15_000) * (0.75 + Math.random() / 2);
 }
 
 async function wait(progress: Progress, move: { ms: number; limit: string }): Promise<void> {

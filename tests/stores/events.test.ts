@@ -14,7 +14,9 @@ let published: EventType[] = [];
 let tasks = 0;
 
 /** A task of its own that has begun. */
-async function begin(runId = 'run-1', taskId = `task-${(tasks += 1)}`) {
+async function begin(runId = 'run-1', known?: string) {
+  tasks += 1;
+  const taskId = known ?? `task-${tasks}`;
   const parsed = parseTaskInput({ userId: 'ada', query: 'why' });
   if (parsed.kind === 'invalid') throw new Error('the input of the test is invalid');
   await test.stores.tasks.begin(

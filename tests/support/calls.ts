@@ -5,6 +5,7 @@ import type { CallContext, CallDependencies, CallRequest, CallSettings } from '.
 import { createCalls, isProviderFailure } from '../../src/calls/govern.ts';
 import { estimateInputTokens } from '../../src/llm/count.ts';
 import type { LanguageModels } from '../../src/llm/language-model.ts';
+import { isPostgresOutage } from '../../src/stores/postgres.ts';
 import type { Limit } from '../../src/task/budget.ts';
 import { parseTaskInput } from '../../src/task/input.ts';
 import type { PriceEntry } from '../../src/task/price.ts';
@@ -61,7 +62,8 @@ export function callDependencies(
     },
     breakerOf: () => breaker,
     messagesOf: async ({ taskId }) =>
-      taskId === undefined ? undefined : (await test.stores.tasks.messages(taskId)).messages,
+      taskId === undefined ? undefined : (await test.stores.tasks.findMessages(taskId))?.messages,
+    isOutage: isPostgresOutage,
     settings: { ...CALL_SETTINGS, ...settings },
     meter: {
       attemptEnded: () => undefined,

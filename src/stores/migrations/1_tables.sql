@@ -117,6 +117,7 @@ create table ledger (
 create index ledger_by_user on ledger (tenant_id, user_id);
 create index ledger_by_task on ledger (task_id);
 create index ledger_by_call on ledger (call_key);
+create index ledger_adjustments on ledger (created_at) where kind = 'adjust';
 
 -- The answer of a call, written in the transaction that settles its winning attempt: what a repetition returns.
 create table call_results (
@@ -132,6 +133,8 @@ create table call_results (
   cost_nano_usd bigint not null,
   created_at timestamptz not null default now()
 );
+
+create index call_results_by_model on call_results (model, created_at desc) where status = 'completed';
 
 -- Milestones, written in the transaction of their cause; seq and epoch are filled in once the event was published.
 create table events (

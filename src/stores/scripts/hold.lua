@@ -24,7 +24,8 @@ if newest and newest ~= attemptKey then
   local record = redis.call('HGET', KEYS[1], newest)
   if record then
     local decoded = cjson.decode(record)
-    if decoded.sent == 'no' then
+    -- A record of another server process may be older than its "sent".
+    if decoded.sent == 'no' and decoded.run == runId then
       if newest ~= previousKey then return { 'PREVIOUS', newest } end
       older = decoded
     end
@@ -73,7 +74,7 @@ if older then
 end
 local heldAt = nowMs()
 local record = {
-  call = callKey, nano = nano, tokens = tokens, owner = owner, generation = generation,
+  call = callKey, run = runId, nano = nano, tokens = tokens, owner = owner, generation = generation,
   sent = 'no', heldAt = string.format('%.0f', heldAt), seen = '0', scopes = {},
 }
 for index, scope in ipairs(scopes) do

@@ -1,7 +1,7 @@
 -- Shared by the scripts of one tenant's slot; each script file is appended to this text.
 --
 -- A hold is a JSON record in the hash `holds`, by attempt key:
---   {call, nano (text), tokens (text), owner, generation, sent ('no' | 'yes' | 'unknown'), heldAt, seen,
+--   {call, run (Redis' run id at the hold), nano (text), tokens (text), owner, generation, sent ('no' | 'yes' | 'unknown'), heldAt, seen,
 --    scopes = {{kind, id, token}, ...}}
 -- `token` is the scope's hydrate token under which the hold was counted there, or '' where it was not. A scope that was rebuilt
 -- since has another token, and its rebuilt sums already say what this hold can no longer tell it: so a mismatch means "leave it".
