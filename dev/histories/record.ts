@@ -75,10 +75,15 @@ async function ended(client: TaskClient, { taskId }: { taskId: string }): Promis
   return taskId;
 }
 
-/** Identities name a process and a host, which are nobody's business. */
+/** What names the machine it was recorded on (process, host, folders) is nobody's business and no part of a replay. */
 async function toJson(handle: WorkflowHandle): Promise<string> {
   const history: unknown = JSON.parse(historyToJSON(await handle.fetchHistory()));
-  return `${JSON.stringify(history, (key, value: unknown) => (key === 'identity' ? 'weir' : value), 1)}\n`;
+  const clean = (key: string, value: unknown) => {
+    if (key === 'identity') return 'weir';
+    if (key === 'stackTrace') return '';
+    return typeof value === 'string' ? value.replaceAll(/\b\d+@[\w.-]+/g, 'weir') : value;
+  };
+  return `${JSON.stringify(history, clean, 1)}\n`;
 }
 
 await main();

@@ -129,7 +129,7 @@ async function finish(dependencies: TaskActivityDependencies, given: FinishInput
     { taskId, runId },
     {
       status,
-      resultText: text,
+      ...(answer === undefined ? {} : { resultText: text }),
       steps: [
         {
           stepId: 'answer',

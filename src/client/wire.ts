@@ -21,7 +21,7 @@ export type TaskAccepted = {
   readonly links: TaskLinks;
 };
 
-export type TaskStepView = {
+type TaskStepView = {
   readonly stepId: string;
   readonly status: string;
   readonly callKey?: string;
@@ -84,7 +84,7 @@ export type LimitInput = {
   readonly warnAt?: number;
 };
 
-export type ExplainedLimit = {
+type ExplainedLimit = {
   readonly unit: 'usd' | 'tokens';
   readonly window: string;
   readonly amount: string;

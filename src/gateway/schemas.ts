@@ -90,7 +90,7 @@ export const taskPage: z.ZodType<TaskPage> = z
   })
   .meta({ id: 'TaskPage' });
 
-export const taskEvent: z.ZodType<TaskEvent> = z
+const taskEvent: z.ZodType<TaskEvent> = z
   .object({
     taskId: z.string(),
     seq: z.number(),

@@ -39,7 +39,7 @@ const responseFormat = z
   ])
   .refine((format) => !hasUncleanText(format));
 
-export const taskInputFields = {
+const taskInputFields = {
   query: cleanText
     .refine((text) => text.trim() !== '')
     .optional()

@@ -84,6 +84,19 @@ describe('pages of operators', () => {
     await using gateway = await openTestGateway();
     const document = (await gateway.app.inject('/openapi.json')).json();
     expect(document.openapi).toBe('3.1.0');
+    expect(Object.keys(document.paths)).toEqual([
+      '/health/live',
+      '/health/ready',
+      '/metrics',
+      '/api/v1/tasks',
+      '/api/v1/tasks/{taskId}',
+      '/api/v1/tasks/{taskId}/cancel',
+      '/api/v1/tasks/{taskId}/events',
+      '/api/v1/tasks/{taskId}/stream',
+      '/api/v1/budgets/{scope}/{id}',
+      '/api/v1/budgets/{scope}/{id}/explain',
+      '/api/v1/usage',
+    ]);
     const names = [...JSON.stringify(document).matchAll(/"#\/components\/schemas\/(\w+)"/g)].map(
       ([, name]) => name,
     );
@@ -96,8 +109,6 @@ describe('pages of operators', () => {
         if (path.startsWith('/api/'))
           expect(Object.keys(responses), `${method} ${path}`).toContain('default');
       }
-    const routes = gateway.app.printRoutes({ commonPrefix: false });
-    expect(routes).toContain('/api/v1/tasks/');
   });
 
   test('a route that is not there is a problem document too', async () => {

@@ -4,8 +4,6 @@ import type { EventDraft, TaskEvent } from '../../src/task/event.ts';
 import { parseTaskInput } from '../../src/task/input.ts';
 import type { TestStores } from '../support/stores.ts';
 
-export type StoredTask = ReturnType<typeof createStoredTask>;
-
 /** A task of one run. Nothing is written before `begin`. */
 export function createStoredTask({ stores, postgres }: TestStores, taskId: string, runId = 'run-1') {
   const task = { taskId, runId, tenantId: 'default' };

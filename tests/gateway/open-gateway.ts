@@ -16,7 +16,7 @@ import type { StoreOptions } from '../../src/stores/stores.ts';
 import type { FailureDetails } from '../../src/task/failure.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
 
-export type FakeTemporal = GatewayParts['client'] & {
+type FakeTemporal = GatewayParts['client'] & {
   readonly started: { readonly input: unknown; readonly taskId: string }[];
   readonly cancelled: string[];
   /** What `describe` answers, by task id. */
@@ -113,7 +113,7 @@ function createFakeTemporal(): FakeTemporal {
   return fake;
 }
 
-function planLikeShipped(): GatewayParts['plan'] {
+export function planLikeShipped(): GatewayParts['plan'] {
   const { models, tiers, limits, call, budget, task, worker } = loadConfig({
     env: { SIMULATED_BASE_URL: 'http://127.0.0.1:9/v1' },
   });

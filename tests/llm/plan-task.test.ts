@@ -1,0 +1,146 @@
+import { describe, expect, it } from 'vitest';
+import { createTaskPlan, type PlanConfig } from '../../src/llm/plan-task.ts';
+import type { TaskPlan } from '../../src/task/decision.ts';
+import { PRIORITIES, parseTaskInput, type TaskInput } from '../../src/task/input.ts';
+import { MAX_LIMIT_NANO_USD } from '../../src/task/money.ts';
+import { hardLimit } from '../support/stores.ts';
+
+const CONFIG: PlanConfig = {
+  models: {
+    'openai/small': { maxOutputTokens: 2_000 },
+    'openai/large': { maxOutputTokens: 128_000 },
+    'simulated/small': { maxOutputTokens: 8_000 },
+  },
+  tiers: {
+    small: ['openai/small', 'simulated/small'],
+    medium: ['openai/large'],
+    large: ['openai/large', 'simulated/small'],
+  },
+  isAvailable: (model) => model.startsWith('openai/'),
+  taskLimits: [hardLimit('usd', 2_000n), hardLimit('tokens', 101n)],
+  callMaxDurationMs: 1,
+  heartbeatTimeoutMs: 2,
+  heldWaitMs: 3,
+  maxTextBytes: 4,
+  priorityQueues: true,
+  searchAttributes: false,
+};
+
+function inputOf(fields: Record<string, unknown>): TaskInput {
+  const parsed = parseTaskInput({ userId: 'ada', query: 'why', ...fields });
+  if (parsed.kind === 'invalid') throw new Error(JSON.stringify(parsed.faults));
+  return parsed.input;
+}
+
+const planOf = (fields: Record<string, unknown> = {}, change: Partial<PlanConfig> = {}): TaskPlan =>
+  createTaskPlan({ ...CONFIG, ...change })(inputOf(fields));
+
+function planned(
+  fields: Record<string, unknown> = {},
+  change: Partial<PlanConfig> = {},
+): Extract<TaskPlan, { kind: 'planned' }> {
+  const plan = planOf(fields, change);
+  if (plan.kind === 'invalid') throw new Error(JSON.stringify(plan.faults));
+  return plan;
+}
+
+describe('the settings of a task', () => {
+  it('are a snapshot of the configuration', () => {
+    expect(planned().settings).toEqual({
+      model: 'openai/small',
+      candidates: ['openai/small'],
+      strategy: 'simple',
+      maxOutputTokens: 2_000,
+      callMaxDurationMs: 1,
+      heartbeatTimeoutMs: 2,
+      heldWaitMs: 3,
+      maxTextBytes: 4,
+      searchAttributes: false,
+      priorityQueues: true,
+    });
+  });
+
+  it.each<[string, Record<string, unknown>, string]>([
+    ['the first of the small tier', {}, 'openai/small'],
+    ['the first of the tier that was asked for', { tier: 'large' }, 'openai/large'],
+    ['the model that was asked for, available or not', { model: 'simulated/small' }, 'simulated/small'],
+  ])('take %s', (_title, fields, model) => {
+    expect(planned(fields).settings).toMatchObject({ model, candidates: [model] });
+  });
+
+  it('pass over models whose provider is not configured, and name the first where none is', () => {
+    expect(planned({}, { isAvailable: (model) => model === 'simulated/small' }).settings.model).toBe(
+      'simulated/small',
+    );
+    expect(planned({}, { isAvailable: () => false }).settings.model).toBe('openai/small');
+  });
+
+  it.each<[Record<string, unknown>, number]>([
+    [{}, 2_000],
+    [{ tier: 'large' }, 4_096],
+    [{ maxOutputTokens: 1 }, 1],
+    [{ tier: 'large', maxOutputTokens: 128_000 }, 128_000],
+  ])('of %j allow %i tokens of output', (fields, tokens) => {
+    expect(planned(fields).settings.maxOutputTokens).toBe(tokens);
+  });
+
+  it('run auto as simple', () => {
+    expect(planned({ strategy: 'auto' }).settings.strategy).toBe('simple');
+    expect(planned({ strategy: 'simple' }).settings.strategy).toBe('simple');
+  });
+});
+
+describe('what configuration does not know', () => {
+  it('is named with its path and what there is', () => {
+    expect(planOf({ model: 'openai/unknown', tools: ['search', 'browse'] })).toEqual({
+      kind: 'invalid',
+      faults: [
+        {
+          path: 'model',
+          expected: 'a model out of openai/small, openai/large, simulated/small',
+          got: '"openai/unknown"',
+        },
+        { path: 'tools.0', expected: 'a known tool (there is none yet)', got: '"search"' },
+        { path: 'tools.1', expected: 'a known tool (there is none yet)', got: '"browse"' },
+      ],
+    });
+  });
+
+  it('is more output than the model has', () => {
+    expect(planOf({ maxOutputTokens: 2_001 })).toEqual({
+      kind: 'invalid',
+      faults: [
+        {
+          path: 'maxOutputTokens',
+          expected: 'at most 2000, the largest output of openai/small',
+          got: '2001',
+        },
+      ],
+    });
+  });
+});
+
+describe('the limits of a task', () => {
+  it.each(PRIORITIES)('are the defaults times the multiplier of priority %s', (priority) => {
+    const tenths = { critical: 20n, high: 15n, normal: 10n, low: 5n }[priority];
+    expect(planned({ priority }).limits).toEqual([
+      hardLimit('usd', 200n * tenths),
+      hardLimit('tokens', (101n * tenths) / 10n),
+    ]);
+  });
+
+  it('are those that it brought, instead of the defaults, whatever its priority', () => {
+    expect(planned({ budget: { usd: '0.5' }, priority: 'critical' }).limits).toEqual([
+      hardLimit('usd', 500_000_000n),
+    ]);
+    expect(planned({ budget: { tokens: 7 } }).limits).toEqual([hardLimit('tokens', 7n)]);
+    expect(planned({ budget: { usd: 9_000_000, tokens: 0 } }).limits).toEqual([
+      hardLimit('usd', MAX_LIMIT_NANO_USD),
+      hardLimit('tokens', 0n),
+    ]);
+  });
+
+  it('are none where no default is configured', () => {
+    expect(planned({}, { taskLimits: [] }).limits).toEqual([]);
+  });
+});
