@@ -1,3 +1,6 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { NativeConnection, Worker } from '@temporalio/worker';
 import { expect, inject, it } from 'vitest';
 import { startSimulatedProvider } from '../dev/simulated-provider/server.ts';
@@ -20,6 +23,7 @@ function faulty(fault: Record<string, unknown>): string {
 it('writes every metric it declares while tasks run through the system', { timeout: 90_000 }, async () => {
   await using test = await openTestStores();
   await using provider = await startSimulatedProvider({ firstTokenMs: 100, chunkDelayMs: 20 });
+  await using greedy = await startGreedyProvider();
   const servers = inject('servers');
   const config = loadConfig({
     env: {
@@ -31,6 +35,8 @@ it('writes every metric it declares while tasks run through the system', { timeo
       WEIR_QUEUE_PREFIX: test.schema,
       WEIR_AUTH: 'off',
       SIMULATED_BASE_URL: `${provider.url}/v1`,
+      OPENAI_API_KEY: 'a-key',
+      OPENAI_BASE_URL: greedy.url,
       CB_LLM_FAILURE_THRESHOLD: '3',
       WEIR_BUDGET_REAPER_INTERVAL: '200ms',
     },
@@ -68,15 +74,20 @@ it('writes every metric it declares while tasks run through the system', { timeo
 /** Every kind of end, and the faults that the rarer metrics tell of. */
 async function drive(parts: Parts, test: TestStores): Promise<void> {
   const run = async (input: Record<string, unknown>) => {
-    const { taskId } = await parts.tasks.start({ userId: 'user', ...input });
+    const { taskId } = await parts.tasks.start({ userId: 'user', model: 'simulated/small', ...input });
     await parts.tasks.result(taskId).catch(() => undefined /* how it ends is what is measured */);
     return taskId;
   };
   await run({ query: QUERY });
   await run({ query: QUERY, budget: { usd: '0.000001' } });
-  await run({ query: faulty({ status: 429, retryAfterMs: 400 }) });
-  // More output than was asked for costs more than was held.
-  await run({ query: faulty({ outputTokens: 50 }), maxOutputTokens: 1 });
+  const throttled = run({ query: faulty({ status: 429, retryAfterMs: 2_000 }) });
+  await eventually(async () => {
+    if ((await parts.stores.tasks.waitingCount()) === 0) throw new Error('no task waits for the provider');
+  });
+  // The provider's bucket is blocked for everybody by now.
+  await Promise.all([throttled, run({ query: QUERY })]);
+  // It reports more output than was asked for, which costs more than was held.
+  await run({ query: QUERY, model: 'openai/gpt-5-nano', maxOutputTokens: 1 });
   await superseded(parts, test);
   // Three failures open the breaker.
   await run({ query: faulty({ status: 500, times: 3 }) });
@@ -84,7 +95,11 @@ async function drive(parts: Parts, test: TestStores): Promise<void> {
 
 /** A newer attempt is known to readers: what an older one still streams is dropped. */
 async function superseded(parts: Parts, test: TestStores): Promise<void> {
-  const { taskId, runId } = await parts.tasks.start({ userId: 'user', query: faulty({ chunkDelayMs: 100 }) });
+  const { taskId, runId } = await parts.tasks.start({
+    userId: 'user',
+    model: 'simulated/small',
+    query: faulty({ chunkDelayMs: 100 }),
+  });
   const { meta } = eventKeys(test.prefix, taskId);
   await eventually(async () => {
     const head = await parts.stores.events.head(taskId);
@@ -116,6 +131,34 @@ async function startWorker(parts: Parts, address: string, taskQueue: string) {
       worker.shutdown();
       await running;
       await connection.close();
+    },
+  };
+}
+
+/** An OpenAI server that counts more output tokens than it was allowed. */
+async function startGreedyProvider() {
+  const chunk = (fields: object) =>
+    `data: ${JSON.stringify({ id: 'x', object: 'chat.completion.chunk', created: 1, model: 'm', ...fields })}\n\n`;
+  const server = createServer((_request, response) => {
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    response.write(
+      chunk({ choices: [{ index: 0, delta: { role: 'assistant', content: 'much' }, finish_reason: null }] }),
+    );
+    response.write(chunk({ choices: [{ index: 0, delta: {}, finish_reason: 'length' }] }));
+    response.write(
+      chunk({ choices: [], usage: { prompt_tokens: 20, completion_tokens: 90_000, total_tokens: 90_020 } }),
+    );
+    response.end('data: [DONE]\n\n');
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo; // a TCP server's address is an AddressInfo
+  return {
+    url: `http://127.0.0.1:${port}/v1`,
+    async [Symbol.asyncDispose]() {
+      server.closeAllConnections();
+      server.close();
+      await once(server, 'close');
     },
   };
 }

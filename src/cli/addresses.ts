@@ -13,7 +13,7 @@ export type AddressFlags = {
 };
 
 /** What a command needs of `stack.json`. */
-export type StackFile = {
+type StackFile = {
   readonly path: string;
   readonly gateway?: string;
   readonly temporal?: string;

@@ -1,6 +1,5 @@
 // What a command could not do, in words for the person at the terminal. Nothing here prints.
 
-import { InvalidTaskError } from '../client/task-client.ts';
 import type { Fault } from '../task/failure.ts';
 
 /** The message is all that is shown; it may have several lines. */
@@ -20,7 +19,6 @@ export function describeFaults(faults: readonly Fault[]): string {
 
 /** What is shown of an error: its message, never a stack. */
 export function describeError(error: unknown): string {
-  if (error instanceof InvalidTaskError) return `the task is not valid\n${describeFaults(error.faults)}`;
   if (error instanceof AggregateError && error.errors.length > 0)
     return [...new Set(error.errors.map(describeError))].join('\n');
   return error instanceof Error ? error.message || error.name : String(error);

@@ -6,7 +6,7 @@ import { rename, rm, writeFile } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type CliEnvironment, loadConfig } from '../config.ts';
+import type { CliEnvironment } from '../config.ts';
 import { joiningEnvironment } from './addresses.ts';
 import { CliError } from './fault.ts';
 import { say, tell } from './print.ts';
@@ -44,6 +44,7 @@ export async function runDevCommand(options: {
 
 /** Brings the schema of DATABASE_URL up to date and says what was applied. */
 export async function runMigrate(): Promise<void> {
+  const { loadConfig } = await import('../config.ts');
   const config = loadConfig();
   const { migrate } = await import('../stores/postgres.ts');
   const applied = await migrate(config.postgres, quietLogger()).catch((error: unknown) => {

@@ -3,15 +3,15 @@
 
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { WorkflowNotFoundError } from '@temporalio/client';
+import { status } from '@grpc/grpc-js';
 import { historyFromJSON, historyToJSON } from '@temporalio/common/lib/proto-utils.js';
 import { bundleWorkflowCode, Runtime, Worker } from '@temporalio/worker';
 import type { CliEnvironment } from '../config.ts';
 import type { AddressFlags } from './addresses.ts';
-import { withTemporal } from './connect.ts';
 import { CliError, describeError } from './fault.ts';
 import { green, red, say, shorten } from './print.ts';
 import { quietLogger, workflowsPath } from './processes.ts';
+import { withTemporal } from './temporal.ts';
 
 type History = ReturnType<typeof historyFromJSON>;
 type Read = { readonly name: string } & (
@@ -90,8 +90,7 @@ export async function saveHistory(
       .getHandle(taskId)
       .fetchHistory()
       .catch((error: unknown) => {
-        if (error instanceof WorkflowNotFoundError)
-          throw new CliError(`Temporal has no task with the id ${taskId}`, error);
+        if (isNotFound(error)) throw new CliError(`Temporal has no task with the id ${taskId}`, error);
         throw error;
       }),
   );
@@ -100,6 +99,11 @@ export async function saveHistory(
     throw new CliError(`${path} cannot be written: ${error instanceof Error ? error.message : error}`, error);
   });
   say(`${path}: ${history.events?.length ?? 0} events`);
+}
+
+/** Fetching a history is the one request whose gRPC error the SDK hands on as it is. */
+function isNotFound(error: unknown): boolean {
+  return error instanceof Error && Reflect.get(error, 'code') === status.NOT_FOUND;
 }
 
 /** The same value with the keys of every object in alphabetical order: maps come from the server in any. */

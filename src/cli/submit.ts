@@ -1,12 +1,11 @@
 // `weir submit`: starts tasks, shows them while they run, and sums them up. The tasks live in Temporal; leaving here stops none.
 
 import { GatewayError, type TaskView } from '../client/gateway-client.ts';
-import { InvalidTaskError } from '../client/task-client.ts';
 import type { CliEnvironment } from '../config.ts';
 import { formatUsd, parseUsd } from '../task/money.ts';
 import { type AddressFlags, findAddresses, requireAny } from './addresses.ts';
 import { openGateway, type TaskDoor, withTaskDoor } from './connect.ts';
-import { CliError, describeError, describeFaults } from './fault.ts';
+import { CliError, describeFaults } from './fault.ts';
 import { createTaskViewer, type TaskViewer } from './live-view.ts';
 import { type Column, dim, isLive, printable, say, shorten, table, tell } from './print.ts';
 import { type GivenInput, type InputFlags, readInputs } from './task-inputs.ts';
@@ -58,7 +57,6 @@ async function start(door: TaskDoor, input: unknown, id: string | undefined): Pr
   try {
     return await door.start(input, id);
   } catch (error) {
-    if (error instanceof InvalidTaskError) throw new CliError(describeError(error), error);
     const faults = error instanceof GatewayError ? error.problem?.faults : undefined;
     if (faults !== undefined) throw new CliError(`the task is not valid\n${describeFaults(faults)}`, error);
     throw error;

@@ -97,7 +97,6 @@ async function* readStream(
     throw position.isOpen ? cutOff(target.url, error) : unreachable(target.url, error);
   } finally {
     clearTimeout(watch);
-    silence.abort(); // ends the request of a reader that leaves
   }
 }
 

@@ -21,7 +21,6 @@ export type {
   BudgetExplanation,
   BudgetView,
   LimitInput,
-  Problem,
   TaskPage,
   TaskView,
   UsageReport,

@@ -45,7 +45,10 @@ export type TaskExecution = {
   readonly given: GivenAttributes;
 };
 
-/** The input was refused before anything was started. */
+/**
+ * The input was refused before anything was started.
+ * @public
+ */
 export class InvalidTaskError extends Error {
   readonly faults: readonly Fault[];
 

@@ -2,24 +2,9 @@
 // decides what the attempt is charged. Nothing of a prompt or an answer may stand in its message, causes or enumerable fields.
 
 import type { Usage } from '../task/usage.ts';
+import type { ProviderFaultKind } from '../task/verdict.ts';
 
-export const LLM_ERROR_KINDS = [
-  'rate_limited',
-  'overloaded',
-  'quota',
-  'timeout',
-  'connection',
-  'cut',
-  'bad_request',
-  'too_long',
-  'not_found',
-  'auth',
-  'content_filter',
-  'aborted',
-  'unknown',
-] as const;
-
-export type LlmErrorKind = (typeof LLM_ERROR_KINDS)[number];
+export type LlmErrorKind = ProviderFaultKind;
 
 /**
  * How far an attempt came before it failed:

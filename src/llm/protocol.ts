@@ -1,6 +1,8 @@
 // The wire protocols that models are reached over, and the AI SDK's model object for each. Keys and addresses are always passed
 // on explicitly: left out, the AI SDK would read the environment behind the configuration's back.
 
+import '../config/empty-variables.ts';
+
 import { createAnthropic } from '@ai-sdk/anthropic';
 import { createGoogle } from '@ai-sdk/google';
 import { createOpenAI } from '@ai-sdk/openai';

@@ -1,7 +1,5 @@
 // Words of the budget: who pays, what limits look like, what a hold answers. Pure vocabulary.
 
-import type { FailureDetails } from './failure.ts';
-
 export const SCOPE_KINDS = ['tenant', 'user', 'session', 'task'] as const;
 export type ScopeKind = (typeof SCOPE_KINDS)[number];
 
@@ -37,15 +35,6 @@ export type Estimate = {
   readonly inputTokens: number;
   readonly maxOutputTokens: number;
 };
-
-export type HoldOutcome =
-  | { readonly kind: 'held'; readonly heldAtMs: number }
-  /** Settled spend alone leaves no room. */
-  | { readonly kind: 'refused'; readonly failure: FailureDetails }
-  /** Only holds of other calls stand in the way. */
-  | { readonly kind: 'crowded'; readonly limit: string; readonly failure: FailureDetails }
-  /** The attempt key was used and is over. */
-  | { readonly kind: 'over' };
 
 /** The scopes of a payer in the one order in which they are locked and listed. */
 export function scopesOf(payer: Payer): readonly Scope[] {

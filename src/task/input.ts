@@ -14,7 +14,7 @@ import { isTooDeep, MAX_JSON_DEPTH } from './json.ts';
 import type { Message, ResponseFormat } from './message.ts';
 import { utf8Bytes } from './text.ts';
 
-export const STRATEGIES = [
+const STRATEGIES = [
   'auto',
   'simple',
   'dag',

@@ -13,7 +13,7 @@ export const TASK_STATUSES = [
 
 export type TaskStatus = (typeof TASK_STATUSES)[number];
 
-export const ENDED_STATUSES = [
+const ENDED_STATUSES = [
   'completed',
   'partial',
   'failed',

@@ -61,7 +61,6 @@ describe('weir', () => {
     [['nonsense'], 'unknown command'],
     [['submit', 'x', '--nope'], "unknown option '--nope'"],
     [['dev', '--workers', '12abc'], 'It must be a whole number'],
-    [['tasks', '--limit', '0'], 'It must be a whole number'],
     [['bundle'], "required option '--out <file>' not specified"],
     [['budget', 'grow', 'user', 'ada'], 'Allowed choices are get, set, remove, explain'],
     [['tail', 'task-1', '--after', 'yesterday'], '--after is a position such as 1-42'],

@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 const CLI = fileURLToPath(new URL('../../src/cli.ts', import.meta.url));
 
-export type Ran = { readonly code: number | null; readonly stdout: string; readonly stderr: string };
+type Ran = { readonly code: number | null; readonly stdout: string; readonly stderr: string };
 
 export type Shell = AsyncDisposable & {
   /** Working folder; its `.weir` is where stack.json is looked for. */
@@ -18,7 +18,7 @@ export type Shell = AsyncDisposable & {
   start(args: readonly string[], env?: Readonly<Record<string, string>>): Running;
 };
 
-export type Running = {
+type Running = {
   readonly child: ChildProcess;
   readonly output: () => string;
   readonly done: Promise<Ran>;

@@ -285,6 +285,18 @@ describe('a reader that waits', () => {
     );
   });
 
+  test('finds the end in Postgres when it came and was lost in Redis while nobody looked', async () => {
+    const task = newTask();
+    await task.begin();
+    const reading = follow(servers.stores, task.taskId, { signal: AbortSignal.timeout(20_000) });
+    const events: TaskEvent[] = [];
+    for (let count = 0; count < 2; count += 1) events.push((await reading.next()).value);
+    await task.end();
+    await removeFromRedis();
+    for await (const event of reading) events.push(event);
+    expect(typesOf(events)).toBe('task_started step_started task_completed stream_end');
+  });
+
   test('catches up by a snapshot when it was slower than the ring', async () => {
     const task = newTask();
     await task.begin();

@@ -1,63 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Attempt, Charge } from '../../src/stores/ledger.ts';
-import { NO_USAGE, type Usage } from '../../src/task/usage.ts';
-import { attemptOf, estimateOf } from '../support/holds.ts';
+import { NO_USAGE } from '../../src/task/usage.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
-
-const USAGE: Usage = {
-  ...NO_USAGE,
-  inputTokens: 30,
-  cacheReadTokens: 5,
-  outputTokens: 7,
-  reasoningTokens: 2,
-};
-const CHARGE: Charge = { usage: USAGE, nanoUsd: 1_000n, source: 'measured' };
-const NOTHING: Charge = { usage: NO_USAGE, nanoUsd: 0n, source: 'none' };
-const ESTIMATE: Charge = {
-  usage: { ...NO_USAGE, inputTokens: 40, outputTokens: 50 },
-  nanoUsd: 700n,
-  source: 'estimated',
-};
-const ANSWER = { status: 'completed', text: 'an answer', finishReason: 'stop' } as const;
-const TASK = { taskId: 'task', runId: 'run', tenantId: 'acme' };
+import { ANSWER, CHARGE, ESTIMATE, ledgerStage, NOTHING, USAGE } from './ledger-stage.ts';
 
 let test: TestStores;
-let calls = 0;
-
-/** An attempt of a call of its own, unless it is told which; each with a moment of its own. */
-function newAttempt(
-  change: Partial<Attempt> & { readonly call?: string; readonly n?: string } = {},
-): Attempt {
-  calls += 1;
-  const { call = `task:run:answer:${calls}`, n = '0.1.1.0', ...rest } = change;
-  const payer = { tenantId: 'acme', userId: 'ada', sessionId: 'talk', taskId: 'task' };
-  const held = { attemptKey: `${call}#${n}`, payer, estimate: estimateOf(2_000n), limits: [] };
-  return { ...attemptOf(held, Date.now() + calls), ...rest };
-}
-
-async function started(change: Parameters<typeof newAttempt>[0] = {}): Promise<Attempt> {
-  const attempt = newAttempt(change);
-  expect(await test.stores.ledger.intent(attempt, undefined)).toBe(true);
-  return attempt;
-}
-
-async function rowsOf(attempt: Attempt) {
-  const { rows } = await test.postgres.query(
-    `select kind, adjust_key as "adjustKey", billable, usage_source as source, cost_nano_usd as nano, input_tokens as input,
-       cache_read_tokens as cached, output_tokens as output
-     from ledger where attempt_key = $1 order by created_at, kind`,
-    [attempt.attemptKey],
-  );
-  return rows;
-}
-
-function eventsOf(id: string) {
-  return test.postgres
-    .query('select id from events where task_id = $1 and id = $2', ['task', id])
-    .then(({ rows }) => rows.length);
-}
-
-const caused = (id: string) => ({ task: TASK, events: [{ id, type: 'call_started' } as const] });
+const { newAttempt, started, besides, rowsOf, eventsOf, caused } = ledgerStage(() => test);
 
 beforeAll(async () => {
   test = await openTestStores();
@@ -104,6 +51,25 @@ describe('intent', () => {
     expect(await eventsOf(`${attempt.attemptKey}:started`)).toBe(1);
   });
 
+  it('is refused, milestones and all, once the call was answered', async () => {
+    const call = 'task:run:answer:answered';
+    const answered = await started({ call });
+    await test.stores.ledger.settle(answered, { outcome: 'ok', charge: CHARGE, result: ANSWER }, undefined);
+    const late = newAttempt({ call, n: '0.1.2.0' });
+    expect(await test.stores.ledger.intent(late, caused(`${late.attemptKey}:started`))).toBe(false);
+    expect(await test.stores.ledger.state(late)).toBeUndefined();
+    expect(await eventsOf(`${late.attemptKey}:started`)).toBe(0);
+  });
+
+  it('is refused while another attempt of the call is open, and not after it was resolved', async () => {
+    const call = 'task:run:answer:open';
+    const first = await started({ call });
+    const next = newAttempt({ call, n: '0.1.2.0' });
+    expect(await test.stores.ledger.intent(next, undefined)).toBe(false);
+    await test.stores.ledger.resolve(first, { to: 'estimated', outcome: 'lost', charge: ESTIMATE });
+    expect(await test.stores.ledger.intent(next, undefined)).toBe(true);
+  });
+
   it('is false once the attempt is over', async () => {
     const attempt = await started();
     await test.stores.ledger.resolve(attempt, { to: 'voided', outcome: 'lost', charge: NOTHING });
@@ -113,7 +79,7 @@ describe('intent', () => {
   it.each(['generation = 2', "mode = 'postgres'"])(
     'is refused, milestones and all, after the gate moved (%s)',
     async (change) => {
-      const tenantId = `moved-${calls}`;
+      const tenantId = `moved-${change.length}`;
       await test.stores.ledger.gate(tenantId);
       const attempt = newAttempt({ payer: { tenantId, userId: 'ada' } });
       await test.postgres.query(`update gates set ${change} where tenant_id = $1`, [tenantId]);
@@ -208,9 +174,14 @@ describe('settle', () => {
 
   it('bills a call once, whichever of its racing attempts wins', async () => {
     const call = 'task:run:answer:raced';
-    const attempts = await Promise.all(
-      Array.from({ length: 8 }, (_, n) => started({ call, n: `0.1.${n + 1}.0` })),
-    );
+    const first = await started({ call, n: '0.1.1.0' });
+    const attempts = [
+      first,
+      ...(await besides(
+        first,
+        [2, 3, 4, 5, 6, 7, 8].map((n) => `0.1.${n}.0`),
+      )),
+    ];
     const settled = await Promise.all(
       attempts.map((attempt) =>
         test.stores.ledger.settle(
@@ -300,164 +271,4 @@ describe('resolve', () => {
       expect(await test.stores.ledger.state(attempt)).toBe(to);
     },
   );
-});
-
-describe('adjustLate', () => {
-  it('books the difference between estimate and truth, once, and makes the sum exact', async () => {
-    const attempt = await started();
-    await test.stores.ledger.resolve(attempt, { to: 'estimated', outcome: 'lost', charge: ESTIMATE });
-    const difference = {
-      source: 'measured',
-      nanoUsd: 300n,
-      usage: { ...NO_USAGE, inputTokens: -10, cacheReadTokens: 5, outputTokens: -43, reasoningTokens: 2 },
-    };
-    const answers = await Promise.all([1, 2, 3].map(() => test.stores.ledger.adjustLate(attempt, CHARGE)));
-    expect(answers.filter((answer) => answer !== undefined)).toEqual([difference]);
-    expect(await test.stores.ledger.adjustLate(attempt, CHARGE)).toBeUndefined();
-    expect(await test.stores.ledger.charged(attempt)).toEqual({ ...CHARGE, source: 'none' });
-    expect(await rowsOf(attempt)).toMatchObject([
-      { kind: 'estimate' },
-      { kind: 'adjust', adjustKey: 'late', billable: false, nano: 300n },
-    ]);
-  });
-
-  it('books the whole of an attempt that had been voided', async () => {
-    const attempt = await started();
-    await test.stores.ledger.resolve(attempt, { to: 'voided', outcome: 'lost', charge: NOTHING });
-    expect(await test.stores.ledger.adjustLate(attempt, CHARGE)).toEqual(CHARGE);
-    expect((await test.stores.ledger.charged(attempt)).nanoUsd).toBe(1_000n);
-  });
-
-  it('takes back what an estimate had too much', async () => {
-    const attempt = await started();
-    await test.stores.ledger.resolve(attempt, {
-      to: 'estimated',
-      outcome: 'lost',
-      charge: { ...ESTIMATE, nanoUsd: 5_000n },
-    });
-    expect((await test.stores.ledger.adjustLate(attempt, CHARGE))?.nanoUsd).toBe(-4_000n);
-    expect((await test.stores.ledger.charged(attempt)).nanoUsd).toBe(1_000n);
-  });
-});
-
-describe('failures', () => {
-  it('counts per candidate what failed at the provider and what it throttled, nothing else', async () => {
-    const call = 'task:run:answer:failures';
-    const end = async (
-      n: string,
-      candidate: number,
-      outcome: 'ok' | 'failed' | 'throttled' | 'cancelled' | 'lost',
-    ) => {
-      const attempt = await started({ call, n, candidate });
-      await test.stores.ledger.settle(attempt, { outcome, charge: NOTHING }, undefined);
-    };
-    expect(await test.stores.ledger.failures(call)).toEqual([]);
-    await end('0.1.1.0', 0, 'failed');
-    await end('0.1.2.0', 0, 'failed');
-    await end('0.2.1.0', 0, 'throttled');
-    await end('0.3.1.0', 0, 'lost');
-    await end('1.4.1.0', 1, 'cancelled');
-    await started({ call, n: '1.4.2.0', candidate: 1 });
-    const lost = await started({ call, n: '1.4.3.0', candidate: 1 });
-    await test.stores.ledger.resolve(lost, { to: 'estimated', outcome: 'failed', charge: ESTIMATE });
-    const counts = await test.stores.ledger.failures(call);
-    expect([...counts].sort((left, right) => left.candidate - right.candidate)).toEqual([
-      { candidate: 0, failed: 2, throttled: 1 },
-      { candidate: 1, failed: 1, throttled: 0 },
-    ]);
-  });
-});
-
-describe('medianOutputTokens', () => {
-  it('is nothing before the first answer and the middle of the last two hundred after', async () => {
-    const model = 'simulated/median';
-    expect(await test.stores.ledger.medianOutputTokens(model)).toBeUndefined();
-    const answer = async (outputTokens: number) => {
-      const attempt = await started({ model });
-      const charge = { ...CHARGE, usage: { ...NO_USAGE, outputTokens } };
-      await test.stores.ledger.settle(attempt, { outcome: 'ok', charge, result: ANSWER }, undefined);
-    };
-    for (const tokens of [10, 1_000, 30]) await answer(tokens);
-    expect(await test.stores.ledger.medianOutputTokens(model)).toBe(30);
-    await test.postgres.query(
-      `insert into call_results (call_key, tenant_id, attempt_key, status, model, text, finish_reason, usage, cost_nano_usd)
-       select 'median:' || n, 'acme', 'a', 'completed', $1, '', 'stop', '{"outputTokens": 7}', 0 from generate_series(1, 200) as n`,
-      [model],
-    );
-    expect(await test.stores.ledger.medianOutputTokens(model)).toBe(7);
-  });
-
-  it('leaves out answers that a user cut short', async () => {
-    const model = 'simulated/cut';
-    const attempt = await started({ model });
-    const charge = { ...CHARGE, usage: { ...NO_USAGE, outputTokens: 1 } };
-    await test.stores.ledger.settle(
-      attempt,
-      { outcome: 'cancelled', charge, result: { ...ANSWER, status: 'cancelled' } },
-      undefined,
-    );
-    expect(await test.stores.ledger.medianOutputTokens(model)).toBeUndefined();
-  });
-});
-
-describe('open attempts', () => {
-  it('are listed oldest first, of a call and of a tenant, and counted', async () => {
-    const tenantId = 'open';
-    await test.stores.ledger.gate(tenantId);
-    const payer = { tenantId, userId: 'ada' };
-    const before = await test.stores.ledger.openHolds();
-    const now = Date.now();
-    const newer = await started({
-      payer,
-      call: 'open:run:answer:1',
-      n: '0.1.2.0',
-      heldAt: new Date(now - 1_000),
-    });
-    const older = await started({
-      payer,
-      call: 'open:run:answer:1',
-      n: '0.1.1.0',
-      heldAt: new Date(now - 60_000),
-    });
-    const other = await started({ payer, call: 'open:run:answer:2', heldAt: new Date(now) });
-    expect(await test.stores.ledger.startedOfCall('open:run:answer:1')).toEqual([older, newer]);
-    expect(await test.stores.ledger.startedOfTenant(tenantId)).toEqual([older, newer, other]);
-    const after = await test.stores.ledger.openHolds();
-    expect(after.count - before.count).toBe(3);
-    expect(after.oldestSeconds).toBeGreaterThanOrEqual(60);
-    await test.stores.ledger.settle(other, { outcome: 'ok', charge: CHARGE, result: ANSWER }, undefined);
-    expect(await test.stores.ledger.startedOfTenant(tenantId)).toEqual([older, newer]);
-  });
-});
-
-describe('partitions', () => {
-  it('exist from last month to three months ahead, and are made once when many make them', async () => {
-    await Promise.all(Array.from({ length: 5 }, () => test.stores.ledger.ensurePartitions()));
-    const { rows } = await test.postgres.query<{ name: string }>(
-      `select c.relname as name from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_class p on p.oid = i.inhparent
-       where p.relnamespace = $1::regnamespace order by 1`,
-      [test.schema],
-    );
-    const months = Array.from({ length: 5 }, (_, ahead) => {
-      const now = new Date();
-      return new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() + ahead - 1, 1))
-        .toISOString()
-        .slice(0, 7)
-        .replace('-', '_');
-    });
-    const names = rows.map((row) => row.name).filter((name) => /^(attempts|ledger)_\d{4}_\d\d$/.test(name));
-    expect(names).toEqual(
-      ['attempts', 'ledger'].flatMap((parent) => months.map((month) => `${parent}_${month}`)),
-    );
-  });
-
-  it('take an attempt of the last millisecond of a month and the first of the next', async () => {
-    const now = new Date();
-    const next = Date.UTC(now.getUTCFullYear(), now.getUTCMonth() + 1, 1);
-    for (const at of [next - 1, next]) {
-      const attempt = await started({ heldAt: new Date(at) });
-      await test.stores.ledger.settle(attempt, { outcome: 'ok', charge: CHARGE, result: ANSWER }, undefined);
-      expect((await test.stores.ledger.charged(attempt)).nanoUsd).toBe(1_000n);
-    }
-  });
 });

@@ -24,7 +24,7 @@ export const PRICE: PriceEntry = {
   above: [],
 };
 
-export const CALL_SETTINGS: CallSettings = {
+const CALL_SETTINGS: CallSettings = {
   firstTokenMs: 5_000,
   chunkGapMs: 5_000,
   attemptMs: 60_000,
