@@ -4,20 +4,23 @@ import type { CallOutcome } from './decision.ts';
 import type { FailureDetails } from './failure.ts';
 
 /** What a provider's error means, whatever its dialect. */
-export type ProviderFaultKind =
-  | 'rate_limited'
-  | 'overloaded'
-  | 'quota'
-  | 'timeout'
-  | 'connection'
-  | 'cut'
-  | 'bad_request'
-  | 'too_long'
-  | 'not_found'
-  | 'auth'
-  | 'content_filter'
-  | 'aborted'
-  | 'unknown';
+export const PROVIDER_FAULT_KINDS = [
+  'rate_limited',
+  'overloaded',
+  'quota',
+  'timeout',
+  'connection',
+  'cut',
+  'bad_request',
+  'too_long',
+  'not_found',
+  'auth',
+  'content_filter',
+  'aborted',
+  'unknown',
+] as const;
+
+export type ProviderFaultKind = (typeof PROVIDER_FAULT_KINDS)[number];
 
 export type ProviderFault = {
   readonly kind: ProviderFaultKind;

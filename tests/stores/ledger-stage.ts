@@ -21,7 +21,7 @@ export const ESTIMATE: Charge = {
   source: 'estimated',
 };
 export const ANSWER = { status: 'completed', text: 'an answer', finishReason: 'stop' } as const;
-export const TASK = { taskId: 'task', runId: 'run', tenantId: 'acme' };
+const TASK = { taskId: 'task', runId: 'run', tenantId: 'acme' };
 
 /** Helpers on the stores of one test file, which are open by the time one of them is called. */
 export function ledgerStage(test: () => TestStores) {
