@@ -10,5 +10,7 @@ export default defineConfig({
     hookTimeout: 60_000,
     // Two cores share the servers with the tests.
     maxWorkers: 2,
+    // A fresh process per file costs a second of each; no test leaves state in a module.
+    isolate: false,
   },
 });

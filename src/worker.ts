@@ -34,6 +34,19 @@ async function main(): Promise<void> {
 
   await closingAfter(log, async (closers) => {
     const parts = await openParts(config, log, closers);
+    let isPolling = false;
+    // Before anything of Temporal's core: what fails here must not leave its threads behind.
+    const page = await serveHealth({
+      ...config.metrics,
+      metrics: async () => (await parts.metrics.registry.metrics()) + (await core.read()),
+      probes: {
+        ...parts.probes,
+        worker: async () => {
+          if (!isPolling) throw new Error('the worker does not poll yet');
+        },
+      },
+    });
+    closers.push(() => page.close());
     const connection = await connect(config.temporal.connection, log);
     closers.push(() => connection.close());
     const activities = createActivities({
@@ -61,12 +74,7 @@ async function main(): Promise<void> {
         }),
       ),
     );
-    const page = await serveHealth({
-      ...config.metrics,
-      metrics: async () => (await parts.metrics.registry.metrics()) + (await core.read()),
-      probes: parts.probes,
-    });
-    closers.push(() => page.close());
+    isPolling = true;
     log.info('worker is ready', { metrics: `http://${config.metrics.host}:${page.port}/metrics` });
     // SIGTERM and SIGINT are the runtime's: they end these, running calls included, within the grace time.
     await Promise.all(workers.map((worker) => worker.run()));
