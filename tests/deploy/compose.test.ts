@@ -221,7 +221,7 @@ describe('Dockerfile', () => {
 
   it('is told by docker-compose.yml to run files that are in it', () => {
     const commands = WEIR_SERVICES.map((name) => service(name).command?.[0]);
-    expect(commands).toEqual(['src/cli/program.ts', 'src/worker.ts', 'src/gateway.ts']);
+    expect(commands).toEqual(['src/cli.ts', 'src/worker.ts', 'src/gateway.ts']);
   });
 });
 
