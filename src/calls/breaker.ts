@@ -75,7 +75,8 @@ export function createBreaker(
   });
   circuit.on('halfOpen', () => options.onChange(name, 'half_open'));
   circuit.on('close', () => {
-    probation = settings.successThreshold - 1;
+    // opossum closes before it tells of the success that closed it: that one is counted next.
+    probation = settings.successThreshold;
     options.onChange(name, 'closed');
   });
   const stateOf = (): BreakerState => (circuit.opened ? 'open' : circuit.halfOpen ? 'half_open' : 'closed');

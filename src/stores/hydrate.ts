@@ -62,7 +62,11 @@ async function rebuild(
       await new Promise((resolve) => setTimeout(resolve, BUSY_POLL_MS));
       continue;
     }
-    const sums = await readSums(sql, request);
+    const sums = await readSums(sql, request).catch(async (error: unknown) => {
+      // Who comes next need not wait for the fence of a rebuild that failed.
+      await redis.command((client) => client.hdel(scopeKey, 'hydrating'));
+      throw error;
+    });
     const written = await redis.run(
       scripts.write,
       [keys.holds, keys.leases, scopeKey],
