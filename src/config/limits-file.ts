@@ -213,12 +213,21 @@ function toRateLimit(row: GivenRate): RateLimit {
   return Object.fromEntries(limited.map((dimension) => [dimension, row[dimension]]));
 }
 
+export type NotEnforcedSources = {
+  readonly limits: Limits;
+  readonly breakers?: Readonly<Record<string, { readonly maxRequests: number }>>;
+};
+
 /**
  * The rows that are accepted and not enforced yet, as paths (`rates.tiers.small`, `budgets.perRequest[0]`), for one warning at
  * start. Rows that limit nothing are not named.
  */
-export function notEnforced({ limits }: { readonly limits: Limits }): string[] {
+export function notEnforced({ limits, breakers = {} }: NotEnforcedSources): string[] {
   const { rates, budgets } = limits;
+  // A half-open breaker lets one probe through at a time, whatever is asked for.
+  const probing = Object.entries(breakers)
+    .filter(([, breaker]) => breaker.maxRequests !== 1)
+    .map(([name]) => `breakers.${name}.maxRequests`);
   const limiting = (rows: Readonly<Record<string, GivenRate>>, kind: string) =>
     Object.entries(rows)
       .filter(([, row]) => Object.keys(toRateLimit(row)).length > 0)
@@ -236,6 +245,7 @@ export function notEnforced({ limits }: { readonly limits: Limits }): string[] {
     ...limiting(presentRows(rates.tiers), 'tiers'),
     ...new Set([...limiting(rates.plans, 'plans'), ...weighted]),
     ...waiting,
+    ...probing,
   ];
 }
 

@@ -86,6 +86,20 @@ describe('a visit that is answered', () => {
   });
 });
 
+describe('a task id that is used again', () => {
+  it('gives its new run the whole budget it asked for, on top of what was spent', async () => {
+    await using test = await openTestStores();
+    const limits = [hardLimit('usd', 300_000n)];
+    await beginTask(test, 'a', limits);
+    await visitOnce(callDependencies(test, createFakeModels([REPLY])), 'a');
+    await test.stores.tasks.end({ taskId: 'a', runId: 'run' }, { status: 'completed' }, []);
+    await beginTask(test, 'a', limits, 'run-2');
+    expect(await test.stores.limits.get('tenant', { kind: 'task', id: 'a' })).toMatchObject([
+      { amount: 307_000n },
+    ]);
+  });
+});
+
 describe('a visit that a limit stops', () => {
   it('refuses what settled spend leaves no room for, and sends nothing', async () => {
     await using test = await openTestStores();

@@ -157,6 +157,15 @@ describe('RATE_ variables', () => {
 });
 
 describe('notEnforced', () => {
+  it('names a breaker that is to let several probes through', () => {
+    const { limits, breakers } = load();
+    const named = notEnforced({
+      limits,
+      breakers: { ...breakers, llm: { ...breakers.llm, maxRequests: 2 } },
+    });
+    expect(named).toContain('breakers.llm.maxRequests');
+  });
+
   it('names what the shipped file holds too early', () => {
     expect(notEnforced(load())).toEqual([
       'rates.tiers.small',

@@ -85,13 +85,14 @@ export async function beginTask(
   test: TestStores,
   taskId: string,
   limits: readonly Limit[] = [],
+  runId = 'run',
 ): Promise<void> {
   const parsed = parseTaskInput({ tenantId: 'tenant', userId: 'user', query: 'one two three' });
   if (parsed.kind === 'invalid') throw new Error('the input of the test is invalid');
   await test.stores.ledger.gate('tenant');
   await test.stores.tasks.begin(
-    { taskId, runId: 'run', input: parsed.input, strategy: 'simple', model: MODEL, limits },
-    [{ id: 'run:begin', type: 'task_started' }],
+    { taskId, runId, input: parsed.input, strategy: 'simple', model: MODEL, limits },
+    [{ id: `${runId}:begin`, type: 'task_started' }],
   );
 }
 
