@@ -53,6 +53,7 @@ export function createModelActivities(dependencies: ModelActivityDependencies) {
         const outcome = await calls.visit(request, {
           owner: `activity ${input.taskId}/${input.runId}/${context.info.activityId}/${context.info.attempt}`,
           signal: context.cancellationSignal,
+          seenBefore: tokensOf(context.info.heartbeatDetails),
           abortReason: () => (isCancelRequested() ? 'cancelled' : 'handover'),
           beat: (tokens) => {
             outputTokens = tokens;
@@ -90,6 +91,13 @@ export function createModelActivities(dependencies: ModelActivityDependencies) {
       log.warn('the state of a call could not be shown', { taskId, error });
     }
   }
+}
+
+/** What the attempt before this one told last; it may have died between two renewals of its lease. */
+function tokensOf(heartbeat: unknown): number {
+  const tokens: unknown =
+    typeof heartbeat === 'object' && heartbeat !== null ? Reflect.get(heartbeat, 'outputTokens') : 0;
+  return typeof tokens === 'number' ? tokens : 0;
 }
 
 /** The conversation comes from Postgres: it never travels through a history. */

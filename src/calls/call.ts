@@ -42,6 +42,8 @@ export type CallContext = {
   readonly signal: AbortSignal;
   /** Why the signal fired: the user's wish ends the call, a handover lets somebody else go on with it. */
   readonly abortReason: () => 'cancelled' | 'handover';
+  /** Output tokens that the attempt before this one had told when it was lost; 0 when nothing is known. */
+  readonly seenBefore: number;
   /** Told the output tokens so far as they come; whoever proves the call's life passes them on. */
   readonly beat: (outputTokens: number) => void;
 };

@@ -65,7 +65,7 @@ async function reapOne(
     await dependencies.gate.extendLease(attempt, aliveMs);
     return 'alive';
   }
-  await resolveAttempt(dependencies, attempt, taskOf(attempt));
+  await resolveAttempt(dependencies, attempt, { task: taskOf(attempt), seenBefore: 0 });
   return 'resolved';
 }
 
@@ -99,7 +99,7 @@ async function findLost(
 ): Promise<keyof ReaperReport | undefined> {
   if ((await dependencies.gate.lease(attempt)) !== undefined) return undefined;
   if ((await dependencies.gate.restore(attempt, 'unknown')) === 'restored') return undefined;
-  await resolveAttempt(dependencies, attempt, taskOf(attempt));
+  await resolveAttempt(dependencies, attempt, { task: taskOf(attempt), seenBefore: 0 });
   return 'resolved';
 }
 

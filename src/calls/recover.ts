@@ -21,24 +21,27 @@ export async function recover(
   request: CallRequest,
   context: CallContext,
 ): Promise<void> {
+  const { task } = request;
+  const { seenBefore } = context;
   for (;;) {
     const open = await dependencies.ledger.startedOfCall(request.callKey);
     if (open.length === 0) return;
     let waitMs = 0;
     for (const attempt of open)
-      waitMs = Math.max(waitMs, await resolveAttempt(dependencies, attempt, request.task));
+      waitMs = Math.max(waitMs, await resolveAttempt(dependencies, attempt, { task, seenBefore }));
     if (waitMs > 0) await pause(Math.min(waitMs, POLL_MS), context.signal);
   }
 }
 
 /**
+ * `seenBefore` are output tokens known from elsewhere than the lease (a heartbeat).
  * One step towards the end of an attempt that is `started` in Postgres.
  * Answers 0 when it is resolved, else how long its lease still runs, in milliseconds.
  */
 export async function resolveAttempt(
   dependencies: CallDependencies,
   attempt: Attempt,
-  task: CallRequest['task'],
+  { task, seenBefore }: { readonly task: CallRequest['task']; readonly seenBefore: number },
 ): Promise<number> {
   const taken = await dependencies.gate.take(attempt);
   switch (taken.kind) {
@@ -53,10 +56,10 @@ export async function resolveAttempt(
       return 0;
     case 'done':
       if (taken.marker === 'void') await voidAttempt(dependencies, attempt);
-      else await estimate(dependencies, attempt, 0, task);
+      else await estimate(dependencies, attempt, { task, seen: seenBefore });
       return 0;
     case 'sent':
-      await estimate(dependencies, attempt, taken.outputTokensSeen, task);
+      await estimate(dependencies, attempt, { task, seen: Math.max(taken.outputTokensSeen, seenBefore) });
       return 0;
     default:
       return taken satisfies never;
@@ -84,10 +87,9 @@ async function voidAttempt(dependencies: CallDependencies, attempt: Attempt): Pr
 async function estimate(
   dependencies: CallDependencies,
   attempt: Attempt,
-  outputTokensSeen: number,
-  task: CallRequest['task'],
+  { task, seen }: { readonly task: CallRequest['task']; readonly seen: number },
 ): Promise<void> {
-  const charge = await estimateLost(dependencies, attempt, outputTokensSeen);
+  const charge = await estimateLost(dependencies, attempt, seen);
   const reset: EventDraft = {
     id: `${attempt.attemptKey}:reset`,
     type: 'attempt_reset',

@@ -79,6 +79,21 @@ it('estimates a sent attempt whose record came back from a snapshot as not sent'
   await expect(visit).rejects.toBeInstanceOf(CallAborted);
 });
 
+it('estimates a lost attempt at what its heartbeat told when its lease was not renewed in time', async () => {
+  await using test = await openTestStores({ leaseMs: 200 });
+  await beginTask(test, 'a');
+  const { models, dependencies } = freezing(test, { kind: 'hang' }, [REPLY]);
+  const controller = new AbortController();
+  const visit = createCalls(dependencies).visit(requestOf('a'), contextOf(controller, 'handover'));
+  await inFlight(models);
+  const next = { ...contextOf(), seenBefore: 40 };
+  await createCalls(dependencies).visit(requestOf('a', { attempt: 2 }), next);
+  const rows = await test.stores.accounts.rows({ taskIds: ['a'] });
+  expect(rows.find((row) => row.kind === 'estimate')).toMatchObject({ inputTokens: 3n, outputTokens: 40n });
+  controller.abort(new Error('stop'));
+  await expect(visit).rejects.toBeInstanceOf(CallAborted);
+});
+
 it('sends nothing for a call that was answered while the worker was frozen between hold and intent', async () => {
   await using test = await openTestStores();
   await beginTask(test, 'a');

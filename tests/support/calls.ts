@@ -122,7 +122,13 @@ export function contextOf(
   controller = new AbortController(),
   by: 'cancelled' | 'handover' = 'cancelled',
 ): CallContext {
-  return { owner: 'process test', signal: controller.signal, abortReason: () => by, beat: () => undefined };
+  return {
+    owner: 'process test',
+    seenBefore: 0,
+    signal: controller.signal,
+    abortReason: () => by,
+    beat: () => undefined,
+  };
 }
 
 export function visitOnce(dependencies: CallDependencies, taskId: string, options: VisitOptions = {}) {
