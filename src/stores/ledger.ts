@@ -5,6 +5,16 @@ import type { Estimate, Payer } from '../task/budget.ts';
 import type { EventDraft } from '../task/event.ts';
 import { cleanText } from '../task/text.ts';
 import type { Usage } from '../task/usage.ts';
+import {
+  attemptFailures,
+  attemptState,
+  callResult,
+  chargedFor,
+  findAttempt,
+  medianOutputTokens,
+  recentAdjustments,
+  startedAttempts,
+} from './attempts.ts';
 import { type MilestoneTask, writeMilestones } from './milestones.ts';
 import type { Postgres, Sql } from './postgres.ts';
 
@@ -92,17 +102,17 @@ export function createLedger(postgres: Postgres) {
     recentAdjustments: (minAgeMs: number, maxAgeMs: number) =>
       recentAdjustments(postgres, minAgeMs, maxAgeMs),
 
-    state: (attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>) => state(postgres, attempt),
+    state: (attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>) => attemptState(postgres, attempt),
     /** What an attempt was booked at when it ended, without later adjustments: those reach Redis by themselves. */
     charged: (attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>) =>
-      charged(postgres, attempt, "kind <> 'adjust'"),
-    result: (callKey: string) => result(postgres, callKey),
+      chargedFor(postgres, attempt, "kind <> 'adjust'"),
+    result: (callKey: string) => callResult(postgres, callKey),
 
     /** Attempts that reached a provider, or may have, and were not resolved yet, oldest first. */
-    startedOfCall: (callKey: string) => started(postgres, 'call_key = $1', [callKey]),
-    startedOfTenant: (tenantId: string) => started(postgres, 'tenant_id = $1', [tenantId]),
-    attempt: (attemptKey: string, callKey: string) => attemptOf(postgres, attemptKey, callKey),
-    failures: (callKey: string) => failures(postgres, callKey),
+    startedOfCall: (callKey: string) => startedAttempts(postgres, 'call_key = $1', [callKey]),
+    startedOfTenant: (tenantId: string) => startedAttempts(postgres, 'tenant_id = $1', [tenantId]),
+    attempt: (attemptKey: string, callKey: string) => findAttempt(postgres, attemptKey, callKey),
+    failures: (callKey: string) => attemptFailures(postgres, callKey),
 
     /** Median output tokens of a model's last 200 whole answers; undefined before the first. */
     medianOutputTokens: (model: string) => medianOutputTokens(postgres, model),
@@ -177,7 +187,7 @@ function intent(postgres: Postgres, attempt: Attempt, caused: Caused | undefined
       ],
     );
     // Nothing inserted: the gate moved, or this is the repetition of a commit whose answer was lost.
-    if (rowCount !== 1) return (await state(sql, attempt)) === 'started';
+    if (rowCount !== 1) return (await attemptState(sql, attempt)) === 'started';
     if (caused !== undefined) await writeMilestones(sql, caused.task, caused.events);
     return true;
   });
@@ -195,7 +205,7 @@ function settle(
 ): Promise<'settled' | 'fenced'> {
   return postgres.transaction(async (sql) => {
     if (!(await leave(sql, attempt, 'settled', end.outcome)))
-      return (await state(sql, attempt)) === 'settled' ? 'settled' : 'fenced';
+      return (await attemptState(sql, attempt)) === 'settled' ? 'settled' : 'fenced';
     // At most one result per call, whoever races: its attempt is the one the user pays for.
     const billable = end.result !== undefined && (await insertResult(sql, attempt, end.charge, end.result));
     await insertRow(sql, attempt, { kind: 'charge', adjustKey: '', charge: end.charge, billable });
@@ -220,7 +230,7 @@ function resolve(
 
 function adjustLate(postgres: Postgres, attempt: Attempt, charge: Charge): Promise<Charge | undefined> {
   return postgres.transaction(async (sql) => {
-    const booked = await charged(sql, attempt, 'true');
+    const booked = await chargedFor(sql, attempt, 'true');
     const difference: Charge = {
       nanoUsd: charge.nanoUsd - booked.nanoUsd,
       source: charge.source,
@@ -241,32 +251,6 @@ function adjustLate(postgres: Postgres, attempt: Attempt, charge: Charge): Promi
     });
     return inserted ? difference : undefined;
   });
-}
-
-async function recentAdjustments(
-  sql: Sql,
-  minAgeMs: number,
-  maxAgeMs: number,
-): Promise<readonly Adjustment[]> {
-  const { rows } = await sql.query<{
-    attemptKey: string;
-    adjustKey: string;
-    tenantId: string;
-    userId: string;
-    sessionId: string | null;
-    taskId: string | null;
-  }>(
-    `select attempt_key as "attemptKey", adjust_key as "adjustKey", tenant_id as "tenantId",
-       user_id as "userId", session_id as "sessionId", task_id as "taskId"
-     from ledger where kind = 'adjust' and created_at < now() - make_interval(secs => $1 / 1000.0)
-       and created_at > now() - make_interval(secs => $2 / 1000.0) limit 1000`,
-    [minAgeMs, maxAgeMs],
-  );
-  return rows.map(({ attemptKey, adjustKey, tenantId, userId, sessionId, taskId }) => ({
-    attemptKey,
-    adjustKey,
-    payer: { tenantId, userId, sessionId: sessionId ?? undefined, taskId: taskId ?? undefined },
-  }));
 }
 
 /** The one way out of `started`: conditional, so that two who resolve the same attempt cannot both succeed. */
@@ -352,167 +336,4 @@ async function insertRow(
     ],
   );
   return rowCount === 1;
-}
-
-async function state(
-  sql: Sql,
-  attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>,
-): Promise<AttemptState | undefined> {
-  const { rows } = await sql.query<{ state: AttemptState }>(
-    'select state from attempts where held_at = $1 and attempt_key = $2',
-    [attempt.heldAt, attempt.attemptKey],
-  );
-  return rows[0]?.state;
-}
-
-/** What the ledger holds for an attempt, its rows together. */
-async function charged(
-  sql: Sql,
-  attempt: Pick<Attempt, 'attemptKey' | 'heldAt'>,
-  which: string,
-): Promise<Charge> {
-  const { rows } = await sql.query<Record<keyof Usage | 'nano', bigint>>(
-    `select coalesce(sum(input_tokens), 0) as "inputTokens", coalesce(sum(cache_read_tokens), 0) as "cacheReadTokens",
-       coalesce(sum(cache_write_5m_tokens), 0) as "cacheWrite5mTokens", coalesce(sum(cache_write_1h_tokens), 0) as "cacheWrite1hTokens",
-       coalesce(sum(output_tokens), 0) as "outputTokens", coalesce(sum(reasoning_tokens), 0) as "reasoningTokens",
-       coalesce(sum(cost_nano_usd), 0) as nano
-     from ledger where held_at = $1 and attempt_key = $2 and ${which}`,
-    [attempt.heldAt, attempt.attemptKey],
-  );
-  const row = rows[0];
-  if (row === undefined) throw new Error('an aggregate came back without a row');
-  const { nano, ...usage } = row;
-  return { nanoUsd: nano, source: 'none', usage: numbers(usage) };
-}
-
-async function result(sql: Sql, callKey: string): Promise<CallResult | undefined> {
-  const { rows } = await sql.query<{
-    attempt_key: string;
-    status: CallResult['status'];
-    model: string;
-    text: string;
-    finish_reason: string;
-    usage: Usage;
-    cost_nano_usd: bigint;
-  }>(
-    'select attempt_key, status, model, text, finish_reason, usage, cost_nano_usd from call_results where call_key = $1',
-    [callKey],
-  );
-  const row = rows[0];
-  if (row === undefined) return undefined;
-  return {
-    callKey,
-    attemptKey: row.attempt_key,
-    status: row.status,
-    model: row.model,
-    text: row.text,
-    finishReason: row.finish_reason,
-    usage: row.usage,
-    nanoUsd: row.cost_nano_usd,
-  };
-}
-
-/** How a call's attempts ended so far, per candidate; what the caps on attempts count. */
-async function failures(
-  sql: Sql,
-  callKey: string,
-): Promise<readonly { candidate: number; failed: number; throttled: number }[]> {
-  const { rows } = await sql.query<{ candidate: number; failed: number; throttled: number }>(
-    `select candidate, count(*) filter (where outcome = 'failed')::int as failed,
-       count(*) filter (where outcome = 'throttled')::int as throttled
-     from attempts where call_key = $1 group by candidate`,
-    [callKey],
-  );
-  return rows;
-}
-
-async function medianOutputTokens(sql: Sql, model: string): Promise<number | undefined> {
-  const { rows } = await sql.query<{ median: number | null }>(
-    `select percentile_disc(0.5) within group (order by tokens)::float8 as median from (
-       select (usage->>'outputTokens')::bigint as tokens from call_results
-       where model = $1 and status = 'completed' order by created_at desc limit 200
-     ) as recent`,
-    [model],
-  );
-  return rows[0]?.median ?? undefined;
-}
-
-type AttemptRow = {
-  held_at: Date;
-  attempt_key: string;
-  call_key: string;
-  tenant_id: string;
-  user_id: string;
-  session_id: string | null;
-  task_id: string | null;
-  step_id: string;
-  provider: string;
-  model: string;
-  candidate: number;
-  generation: bigint;
-  owner: string;
-  estimate_nano_usd: bigint;
-  estimate_tokens: bigint;
-  estimate_input_tokens: number;
-  max_output_tokens: number;
-  price_hash: string;
-};
-
-async function started(sql: Sql, condition: string, values: readonly unknown[]): Promise<readonly Attempt[]> {
-  const { rows } = await sql.query<AttemptRow>(
-    `select * from attempts where state = 'started' and ${condition} order by held_at limit 1000`,
-    values,
-  );
-  return rows.map(toAttempt);
-}
-
-async function attemptOf(
-  sql: Sql,
-  attemptKey: string,
-  callKey: string,
-): Promise<(Attempt & { readonly state: AttemptState }) | undefined> {
-  const { rows } = await sql.query<AttemptRow & { state: AttemptState }>(
-    'select * from attempts where call_key = $1 and attempt_key = $2',
-    [callKey, attemptKey],
-  );
-  const row = rows[0];
-  return row === undefined ? undefined : { ...toAttempt(row), state: row.state };
-}
-
-function toAttempt(row: AttemptRow): Attempt {
-  return {
-    attemptKey: row.attempt_key,
-    callKey: row.call_key,
-    heldAt: row.held_at,
-    payer: {
-      tenantId: row.tenant_id,
-      userId: row.user_id,
-      ...(row.session_id === null ? {} : { sessionId: row.session_id }),
-      ...(row.task_id === null ? {} : { taskId: row.task_id }),
-    },
-    stepId: row.step_id,
-    provider: row.provider,
-    model: row.model,
-    candidate: row.candidate,
-    generation: row.generation,
-    owner: row.owner,
-    estimate: {
-      nanoUsd: row.estimate_nano_usd,
-      tokens: Number(row.estimate_tokens),
-      inputTokens: row.estimate_input_tokens,
-      maxOutputTokens: row.max_output_tokens,
-    },
-    priceHash: row.price_hash,
-  };
-}
-
-function numbers(usage: Record<keyof Usage, bigint>): Usage {
-  return {
-    inputTokens: Number(usage.inputTokens),
-    cacheReadTokens: Number(usage.cacheReadTokens),
-    cacheWrite5mTokens: Number(usage.cacheWrite5mTokens),
-    cacheWrite1hTokens: Number(usage.cacheWrite1hTokens),
-    outputTokens: Number(usage.outputTokens),
-    reasoningTokens: Number(usage.reasoningTokens),
-  };
 }
