@@ -29,7 +29,8 @@ function limited(rate: ProviderRate, leaseMs = 60_000) {
       const tat = await test.redis.command((client) =>
         client.hget(rateKeys(test.prefix, name).bucket, dimension),
       );
-      return tat === null ? 0 : Number(tat) / 1000 - (await test.redis.nowMs());
+      // Whole milliseconds on both sides, as the clock is read.
+      return tat === null ? 0 : Math.floor(Number(tat) / 1000) - (await test.redis.nowMs());
     },
   };
 }
