@@ -1,4 +1,3 @@
-import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
 import { expect, it } from 'vitest';
 import { openFleet } from '../support/fleet.ts';
 
@@ -13,7 +12,6 @@ it('runs a simple task in at most fourteen events and eight kilobytes of history
   expect(history.events?.length).toBeLessThanOrEqual(14);
   const described = await fleet.temporal.workflow.getHandle(taskId).describe();
   expect(Number(described.historySize)).toBeLessThanOrEqual(8 * 1024);
-  expect(historyToJSON(history)).toContain('runTask');
   expect(described.searchAttributes).toMatchObject({
     WeirTenant: ['default'],
     WeirUser: ['user'],
