@@ -30,12 +30,10 @@ test('says each step with its time and writes where the programs are', async () 
   }
 });
 
-test('runs npm only when the lock file changed, and is quick otherwise', async () => {
+test('runs npm only when the lock file changed', async () => {
   using machine = completeMachine();
   await setup(machine.options);
-  const began = performance.now();
   await setup(machine.options);
-  expect(performance.now() - began).toBeLessThan(1000);
   expect(machine.calls('npm')).toEqual(['ci --no-audit --no-fund --loglevel=error']);
   machine.write('checkout/package-lock.json', '{"packages": {"node_modules/b": {"version": "2.0.0"}}}');
   await setup(machine.options);

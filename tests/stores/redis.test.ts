@@ -117,11 +117,9 @@ describe('createRedis', () => {
   it('gives up a command that a frozen server does not answer', async () => {
     await using redis = await open();
     server.child.signal('SIGSTOP');
-    const asked = performance.now();
     const error: unknown = await redis.ping().catch((cause: unknown) => cause);
     server.child.signal('SIGCONT');
     expect(isRedisOutage(error)).toBe(true);
-    expect(performance.now() - asked).toBeLessThan(COMMAND_TIMEOUT_MS + 2_000);
     await eventually(() => redis.ping());
   });
 
@@ -135,14 +133,13 @@ describe('createRedis', () => {
     expect(await redis.command((client) => client.get('test:counter'))).toBeNull();
   });
 
+  // Longer than the test may take: what fails within it did not wait for an answer.
   it('fails at once while no server is there', async () => {
-    await using redis = await open();
+    await using redis = await open({ commandTimeoutMs: 60_000 });
     server.child.kill();
     await server.child.exited;
     await eventually(() => expect(redis.connectedForMs()).toBe(0));
-    const asked = performance.now();
     await expect(redis.ping()).rejects.toSatisfy(isRedisOutage);
-    expect(performance.now() - asked).toBeLessThan(COMMAND_TIMEOUT_MS);
     server = await start();
   });
 
