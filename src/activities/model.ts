@@ -6,8 +6,10 @@ import type { Calls } from '../calls/govern.ts';
 import type { Logger } from '../log.ts';
 import type { Events } from '../stores/events.ts';
 import type { Tasks } from '../stores/tasks.ts';
+import type { ExceededPolicy } from '../task/budget.ts';
 import type { CallOutcome } from '../task/decision.ts';
 import type { EventDraft } from '../task/event.ts';
+import type { AbortPolicy } from '../task/input.ts';
 import { toRetryable } from './failure.ts';
 
 /** Below 4 KB in history: the conversation is read from Postgres. */
@@ -24,6 +26,12 @@ export type CallModelInput = {
   readonly visit: number;
   readonly maxOutputTokens: number;
   readonly heldWaits: number;
+  /** The call has waited long enough for other calls' holds: what they leave no room for counts as exceeded. */
+  readonly heldWaitOver: boolean;
+  readonly onExceeded: ExceededPolicy;
+  /** Back-pressure that the call has waited for already, in milliseconds: it is served once. */
+  readonly backpressureMs: number;
+  readonly abort: AbortPolicy;
   /** ISO 8601. */
   readonly endsAt: string;
 };
@@ -122,6 +130,9 @@ async function toRequest(
     temperature,
     responseFormat,
     heldWaits: input.heldWaits,
+    heldWaitOver: input.heldWaitOver,
+    onExceeded: input.onExceeded,
+    backpressureMs: input.backpressureMs,
     remainingMs: Date.parse(input.endsAt) - Date.now(),
   };
 }
@@ -144,6 +155,9 @@ function toEvent(input: CallModelInput, outcome: CallOutcome): EventDraft | unde
         ? { ...common, id, type: 'budget_refused', data: { ...outcome.failure } }
         : undefined;
     case 'completed':
+    case 'budget_wait':
+    case 'ask':
+    case 'degrade':
     case 'unavailable':
       return undefined;
     default:

@@ -9,7 +9,7 @@ import type { Ledger } from '../stores/ledger.ts';
 import type { Limits } from '../stores/limits.ts';
 import type { MilestoneTask } from '../stores/milestones.ts';
 import type { Rates } from '../stores/rates.ts';
-import type { Limit, Payer } from '../task/budget.ts';
+import type { ExceededPolicy, Limit, Payer } from '../task/budget.ts';
 import type { EventDraft } from '../task/event.ts';
 import type { AttemptNumber } from '../task/keys.ts';
 import type { Message, ResponseFormat } from '../task/message.ts';
@@ -31,6 +31,11 @@ export type CallRequest = {
   readonly responseFormat?: ResponseFormat | undefined;
   /** How often this call already waited for other calls' holds. */
   readonly heldWaits: number;
+  /** It has waited long enough for them: what they leave no room for counts as exceeded. */
+  readonly heldWaitOver: boolean;
+  readonly onExceeded: ExceededPolicy;
+  /** Back-pressure that the call has waited for already, in milliseconds: it is served once. */
+  readonly backpressureMs: number;
   /** Time left until the deadline, Infinity without one. Milliseconds. */
   readonly remainingMs: number;
 };

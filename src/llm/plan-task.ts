@@ -46,6 +46,10 @@ export function createTaskPlan(config: PlanConfig): (input: TaskInput) => TaskPl
     const settings: TaskSettings = {
       model,
       candidates: candidates.slice(0, 1),
+      cheaper: [],
+      onExceeded: input.budget.onExceeded,
+      approval: input.approval,
+      abort: input.abort,
       strategy: input.strategy === 'auto' ? 'simple' : input.strategy,
       maxOutputTokens:
         input.maxOutputTokens ?? Math.min(DEFAULT_MAX_OUTPUT_TOKENS, largest ?? DEFAULT_MAX_OUTPUT_TOKENS),

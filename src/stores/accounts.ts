@@ -3,6 +3,7 @@
 
 import type { Scope } from '../task/budget.ts';
 import type { UsageTotals } from '../task/usage.ts';
+import { ALWAYS, type Interval } from '../task/window.ts';
 import type { Sql } from './postgres.ts';
 
 export type Spent = { readonly nanoUsd: bigint; readonly tokens: bigint };
@@ -41,29 +42,31 @@ export const SCOPE_COLUMNS = {
   user: 'user_id',
   session: 'session_id',
   task: 'task_id',
-} as const;
+  share: 'share_id',
+} as const satisfies Record<Scope['kind'], string>;
 
 export type Accounts = ReturnType<typeof createAccounts>;
 
 export function createAccounts(sql: Sql) {
   return {
-    /** All that the ledger holds for a scope. */
-    async settled(tenantId: string, scope: Scope): Promise<Spent> {
+    /** What the ledger holds for a scope, by the moments of the holds; without an interval, all of it. */
+    async settled(tenantId: string, scope: Scope, interval: Interval = ALWAYS): Promise<Spent> {
       const { rows } = await sql.query<{ nano: bigint; tokens: bigint }>(
-        `select coalesce(sum(cost_nano_usd), 0) as nano,
-           coalesce(sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens + output_tokens), 0) as tokens
-         from ledger where tenant_id = $1 and ${SCOPE_COLUMNS[scope.kind]} = $2`,
-        [tenantId, scope.id],
+        `select coalesce(sum(cost_nano_usd), 0) as nano, coalesce(sum(tokens), 0) as tokens
+         from ledger where tenant_id = $1 and ${SCOPE_COLUMNS[scope.kind]} = $2
+           and held_at >= $3 and ($4::timestamptz is null or held_at < $4)`,
+        [tenantId, scope.id, ...bounds(interval)],
       );
       return { nanoUsd: rows[0]?.nano ?? 0n, tokens: rows[0]?.tokens ?? 0n };
     },
 
     /** Estimates of attempts that are under way. */
-    async held(tenantId: string, scope: Scope): Promise<Spent> {
+    async held(tenantId: string, scope: Scope, interval: Interval = ALWAYS): Promise<Spent> {
       const { rows } = await sql.query<{ nano: bigint; tokens: bigint }>(
         `select coalesce(sum(estimate_nano_usd), 0) as nano, coalesce(sum(estimate_tokens), 0) as tokens
-         from attempts where state = 'started' and tenant_id = $1 and ${SCOPE_COLUMNS[scope.kind]} = $2`,
-        [tenantId, scope.id],
+         from attempts where state = 'started' and tenant_id = $1 and ${SCOPE_COLUMNS[scope.kind]} = $2
+           and held_at >= $3 and ($4::timestamptz is null or held_at < $4)`,
+        [tenantId, scope.id, ...bounds(interval)],
       );
       return { nanoUsd: rows[0]?.nano ?? 0n, tokens: rows[0]?.tokens ?? 0n };
     },
@@ -101,6 +104,12 @@ export type LedgerRow = {
   readonly inputTokens: bigint;
   readonly outputTokens: bigint;
 };
+
+/** Of a half-open interval, as parameters of a query; no end is null. */
+function bounds(interval: Interval): [Date, Date | null] {
+  const { startMs, endMs } = interval;
+  return [new Date(startMs), endMs === Number.POSITIVE_INFINITY ? null : new Date(endMs)];
+}
 
 type SummedRow = Record<
   'calls' | 'attempts' | 'input' | 'cached' | 'written' | 'output' | 'reasoning' | 'nano' | 'billable',

@@ -1,7 +1,7 @@
 // Names of Redis keys. Everything of one tenant lies in one hash slot, so that one script may touch it; the same for a provider and
 // an event shard. Ids were validated before they come here: a brace in one would move the slot.
 
-import type { ScopeKind } from '../task/budget.ts';
+import type { Scope } from '../task/budget.ts';
 import { isId } from '../task/input.ts';
 
 const EVENT_SHARDS = 16;
@@ -14,7 +14,7 @@ export function budgetKeys(prefix: string, tenantId: string) {
     leases: `${slot}:leases`,
     call: (callKey: string) => `${slot}:call:${callKey}`,
     done: (attemptKey: string) => `${slot}:done:${attemptKey}`,
-    scope: (kind: ScopeKind, id: string) => `${slot}:scope:${kind}:${id}`,
+    scope: (kind: Scope['kind'], id: string) => `${slot}:scope:${kind}:${id}`,
   };
 }
 

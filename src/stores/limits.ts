@@ -1,6 +1,6 @@
 // Limits of scopes: the rows that somebody set, the configured defaults where nobody did, and the last refusal of each scope.
 
-import type { BindingLimit, Limit, Payer, Scope } from '../task/budget.ts';
+import type { BindingLimit, Limit, Payer, Scope, ScopeKind } from '../task/budget.ts';
 import { scopesOf } from '../task/budget.ts';
 import type { BudgetExceededDetails } from '../task/failure.ts';
 import type { Sql } from './postgres.ts';
@@ -8,11 +8,12 @@ import type { Sql } from './postgres.ts';
 /** What a row of `budgets` holds: amounts as integer text, since JSON numbers end at 2^53. */
 type StoredLimit = Omit<Limit, 'amount'> & { readonly amount: string };
 
-export type DefaultLimits = Readonly<Record<Scope['kind'], readonly Limit[]>>;
+export type DefaultLimits = Readonly<Record<ScopeKind, readonly Limit[]>>;
 
 export type Limits = ReturnType<typeof createLimits>;
 
 export function createLimits(sql: Sql, defaults: DefaultLimits) {
+  const defaultsOf = (kind: Scope['kind']): readonly Limit[] => (kind === 'share' ? [] : defaults[kind]);
   return {
     /** All limits that bind a payer's calls, defaults included, in the order of the scopes. One query. */
     async binding(payer: Payer): Promise<readonly BindingLimit[]> {
@@ -25,7 +26,7 @@ export function createLimits(sql: Sql, defaults: DefaultLimits) {
         const row = rows.find(
           (candidate) => candidate.scope === scope.kind && candidate.scope_id === scope.id,
         );
-        const limits = row === undefined ? defaults[scope.kind] : row.limits.map(fromStored);
+        const limits = row === undefined ? defaultsOf(scope.kind) : row.limits.map(fromStored);
         return limits.map((limit) => ({ ...limit, scope }));
       });
     },
@@ -57,7 +58,7 @@ export function createLimits(sql: Sql, defaults: DefaultLimits) {
       return rowCount === 1;
     },
 
-    defaultsOf: (kind: Scope['kind']): readonly Limit[] => defaults[kind],
+    defaultsOf,
 
     async noteRefusal(tenantId: string, details: BudgetExceededDetails): Promise<void> {
       await sql.query(

@@ -1,12 +1,17 @@
 // What activities answer and the workflow acts on. Everything here goes through Temporal's history: ids, numbers and short words,
 // never a conversation. Pure vocabulary.
 
-import type { Limit } from './budget.ts';
-import type { FailureDetails, Fault } from './failure.ts';
+import type { ExceededPolicy, Limit } from './budget.ts';
+import type { BudgetExceededDetails, FailureDetails, Fault } from './failure.ts';
+import type { AbortPolicy, ApprovalPolicy } from './input.ts';
 import type { UsageTotals } from './usage.ts';
 
 /** Why a call cannot go on now; each becomes the name of a durable timer. */
-export type WaitReason = 'rate' | 'provider_limit';
+export type WaitReason = 'rate' | 'provider_limit' | 'backpressure';
+
+/** How near a call's tightest limit is: below 50 % low, 75 % medium, 90 % high, else critical. */
+export const PRESSURES = ['low', 'medium', 'high', 'critical'] as const;
+export type Pressure = (typeof PRESSURES)[number];
 
 /** Outcome of one visit of a call. Money is a decimal string in USD, durations are milliseconds. */
 export type CallOutcome =
@@ -17,10 +22,29 @@ export type CallOutcome =
       readonly usage: UsageTotals;
       readonly costUsd: string;
       readonly finishReason: string;
+      /** The output that still fitted into the budget, where that was less than what was asked for. */
+      readonly clampedTo?: number;
+      readonly pressure?: Pressure;
     }
   | { readonly kind: 'wait'; readonly reason: WaitReason; readonly ms: number; readonly limit: string }
   /** Only other calls' holds stand in the way: look again after `ms`, and fail with `failure` once that took too long. */
-  | { readonly kind: 'held'; readonly ms: number; readonly limit: string; readonly failure: FailureDetails }
+  | {
+      readonly kind: 'held';
+      readonly ms: number;
+      readonly limit: string;
+      readonly failure: BudgetExceededDetails;
+    }
+  /** A budget is used up and `onExceeded` says what now: wait until its window turns … */
+  | {
+      readonly kind: 'budget_wait';
+      readonly ms: number;
+      readonly limit: string;
+      readonly failure: BudgetExceededDetails;
+    }
+  /** … ask somebody … */
+  | { readonly kind: 'ask'; readonly failure: BudgetExceededDetails }
+  /** … or take the next cheaper model. */
+  | { readonly kind: 'degrade'; readonly failure: BudgetExceededDetails }
   | {
       readonly kind: 'unavailable';
       readonly reason: string;
@@ -33,6 +57,11 @@ export type CallOutcome =
 export type TaskSettings = {
   readonly model: string;
   readonly candidates: readonly string[];
+  /** Models of lower tiers, dearest first: where `onExceeded: degrade` goes once the candidates are through. */
+  readonly cheaper: readonly string[];
+  readonly onExceeded: ExceededPolicy;
+  readonly approval: ApprovalPolicy;
+  readonly abort: AbortPolicy;
   readonly strategy: string;
   readonly maxOutputTokens: number;
   readonly callMaxDurationMs: number;

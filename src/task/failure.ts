@@ -47,7 +47,22 @@ export type ModelFailureDetails = {
   readonly retryAfterMs?: number;
 };
 
-export type FailureDetails = InvalidTaskDetails | BudgetExceededDetails | ModelFailureDetails;
+/** Nobody approved what a task asked for. */
+export type ApprovalFailureDetails = {
+  readonly type: 'ApprovalRejected' | 'ApprovalTimedOut';
+  readonly approvalId: string;
+  readonly reason: string;
+  readonly by?: string;
+  readonly comment?: string;
+  /** What the task asked to pass. */
+  readonly exceeded?: BudgetExceededDetails;
+};
+
+export type FailureDetails =
+  | InvalidTaskDetails
+  | BudgetExceededDetails
+  | ModelFailureDetails
+  | ApprovalFailureDetails;
 
 /** One sentence for a person, made from the details alone. */
 export function failureMessage(details: FailureDetails): string {
@@ -59,6 +74,10 @@ export function failureMessage(details: FailureDetails): string {
         `budget exceeded: ${details.scope} ${details.id} has a limit of ${details.limit} ${details.unit} (${details.window}), ` +
         `settled ${details.settled}, held ${details.held}, needed ${details.needed}`
       );
+    case 'ApprovalRejected':
+      return `not approved: ${details.reason}${details.by === undefined ? '' : `, by ${details.by}`}`;
+    case 'ApprovalTimedOut':
+      return `nobody decided in time: ${details.reason}`;
     case 'RateLimited':
     case 'RequestRejected':
     case 'NoModelAvailable':

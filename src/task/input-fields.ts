@@ -1,6 +1,7 @@
 // The table of `runTask`'s input: for each field its default, what is expected, and its check. The gateway's web schema is held
 // against it by a test. Pure.
 
+import { EXCEEDED_POLICIES } from './budget.ts';
 import type { Fault } from './failure.ts';
 import { hasUncleanText } from './json.ts';
 import { MESSAGE_ROLES, messageText } from './message.ts';
@@ -25,6 +26,7 @@ export const MAX_FAULTS = 20;
 
 const MAX_TOKENS = 100_000_000;
 const NOT_YET = 'not available yet';
+const DEFAULT_APPROVAL_SECONDS = 86_400;
 const ID_EXPECTED = 'an id of 1 to 128 characters out of A-Z a-z 0-9 . _ : @ -';
 const ISO_TIME = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})$/;
 
@@ -71,11 +73,14 @@ export const inputFields = {
     ...object({ usd: usd(), tokens: integer(0, MAX_TOKENS), onExceeded: onExceeded() }),
     defaultValue: { onExceeded: 'refuse' },
   },
-  approval: object({
-    before: oneOf(['never'], ['start', 'tools']),
-    timeoutSeconds: integer(1, 31_536_000),
-    onTimeout: oneOf(['reject', 'approve']),
-  }),
+  approval: {
+    ...object({
+      before: { ...oneOf(['never'], ['start', 'tools']), defaultValue: 'never' },
+      timeoutSeconds: { ...integer(1, 31_536_000), defaultValue: DEFAULT_APPROVAL_SECONDS },
+      onTimeout: { ...oneOf(['reject', 'approve']), defaultValue: 'reject' },
+    }),
+    defaultValue: { before: 'never', timeoutSeconds: DEFAULT_APPROVAL_SECONDS, onTimeout: 'reject' },
+  },
   priority: { ...oneOf(['critical', 'high', 'normal', 'low']), defaultValue: 'normal' },
   deadline: field('an ISO 8601 time with a zone, such as 2030-01-31T12:00:00Z', (value) =>
     typeof value === 'string' &&
@@ -85,7 +90,7 @@ export const inputFields = {
       ? new Date(value).toISOString()
       : undefined,
   ),
-  abort: { ...oneOf(['cancel'], ['detach', 'drain']), defaultValue: 'cancel' },
+  abort: { ...oneOf(['cancel', 'drain', 'detach']), defaultValue: 'cancel' },
   labels: {
     ...field('at most 20 labels, each an id with a text of at most 256 characters', parseLabels),
     defaultValue: {},
@@ -167,7 +172,7 @@ function oneOf(words: readonly string[], notYet: readonly string[] = []): InputF
 }
 
 function onExceeded(): InputField {
-  return { ...oneOf(['refuse'], ['clamp', 'degrade', 'wait', 'ask']), defaultValue: 'refuse' };
+  return { ...oneOf(EXCEEDED_POLICIES), defaultValue: 'refuse' };
 }
 
 /** An object of known fields, each with its own check; paths are dotted. */

@@ -1,6 +1,7 @@
 // The input of `runTask` and the only authority on what is valid. Plain code without libraries: the workflow calls it first, the
 // gateway calls it too. Faults are collected, never thrown.
 
+import type { ExceededPolicy } from './budget.ts';
 import type { Fault } from './failure.ts';
 import {
   describeValue,
@@ -26,10 +27,20 @@ const STRATEGIES = [
 ] as const;
 export const PRIORITIES = ['critical', 'high', 'normal', 'low'] as const;
 export const TIERS = ['small', 'medium', 'large'] as const;
+export const ABORT_POLICIES = ['cancel', 'drain', 'detach'] as const;
 
 export type Strategy = (typeof STRATEGIES)[number];
 export type Priority = (typeof PRIORITIES)[number];
 export type Tier = (typeof TIERS)[number];
+/** What a cancellation does to a call under way: end it and pay what came, wait for its usage, or let it finish. */
+export type AbortPolicy = (typeof ABORT_POLICIES)[number];
+
+/** How long a task waits for somebody's decision, and what then. */
+export type ApprovalPolicy = {
+  readonly before: 'never';
+  readonly timeoutSeconds: number;
+  readonly onTimeout: 'reject' | 'approve';
+};
 
 /** A valid input with its defaults filled in. Money is a canonical decimal string in USD. */
 export type TaskInput = {
@@ -44,10 +55,11 @@ export type TaskInput = {
   readonly temperature?: number;
   readonly responseFormat?: ResponseFormat;
   readonly tools: readonly string[];
-  readonly budget: { readonly usd?: string; readonly tokens?: number; readonly onExceeded: 'refuse' };
+  readonly budget: { readonly usd?: string; readonly tokens?: number; readonly onExceeded: ExceededPolicy };
+  readonly approval: ApprovalPolicy;
   readonly priority: Priority;
   readonly deadline?: string;
-  readonly abort: 'cancel';
+  readonly abort: AbortPolicy;
   readonly labels: Readonly<Record<string, string>>;
 };
 

@@ -1,7 +1,7 @@
 // What a provider's fault means for the call, as one pure table: the workflow and the direct way drive the same rules.
 
 import type { CallOutcome } from './decision.ts';
-import type { FailureDetails } from './failure.ts';
+import type { BudgetExceededDetails, FailureDetails } from './failure.ts';
 
 /** What a provider's error means, whatever its dialect. */
 export const PROVIDER_FAULT_KINDS = [
@@ -85,6 +85,7 @@ export function judge(
 export type NextMove =
   | { readonly kind: 'done' }
   | { readonly kind: 'sleep'; readonly ms: number; readonly limit: string }
+  | { readonly kind: 'ask'; readonly failure: BudgetExceededDetails }
   | { readonly kind: 'next_candidate' }
   | { readonly kind: 'fail'; readonly failure: FailureDetails };
 
@@ -107,6 +108,15 @@ export function nextMove(
         ms: Math.min(outcome.ms, state.heldWaitLeftMs, Math.max(0, state.remainingMs)),
         limit: outcome.limit,
       };
+    case 'budget_wait':
+      if (outcome.ms >= state.remainingMs) return { kind: 'fail', failure: outcome.failure };
+      return { kind: 'sleep', ms: outcome.ms, limit: outcome.limit };
+    case 'ask':
+      return outcome;
+    case 'degrade':
+      return state.candidatesLeft > 0
+        ? { kind: 'next_candidate' }
+        : { kind: 'fail', failure: outcome.failure };
     case 'unavailable':
       if (state.candidatesLeft > 0) return { kind: 'next_candidate' };
       if (outcome.retryAfterMs !== undefined && outcome.retryAfterMs < state.remainingMs)

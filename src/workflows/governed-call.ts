@@ -64,6 +64,8 @@ export async function governedCall(call: GovernedCall): Promise<CompletedCall> {
         break;
       case 'done':
         break;
+      case 'ask':
+        throw taskFailure(move.failure);
       default:
         move satisfies never;
     }
@@ -101,6 +103,10 @@ async function visitOnce(
       visit: at.visit,
       maxOutputTokens: settings.maxOutputTokens,
       heldWaits: at.heldWaits,
+      heldWaitOver: false,
+      onExceeded: settings.onExceeded,
+      backpressureMs: 0,
+      abort: settings.abort,
       endsAt: new Date(at.endsAt).toISOString(),
     });
   } catch (error) {

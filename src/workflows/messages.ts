@@ -1,10 +1,33 @@
 // Names and shapes by which clients talk to a running task. Clients import this file, so it holds nothing else.
 
-import type { FailureDetails } from '../task/failure.ts';
+import type { Pressure } from '../task/decision.ts';
+import type { BudgetExceededDetails, FailureDetails } from '../task/failure.ts';
 import type { UsageTotals } from '../task/usage.ts';
 
 export const RUN_TASK = 'runTask';
 export const STATUS_QUERY = 'status';
+export const DECIDE_APPROVAL_UPDATE = 'decideApproval';
+export const RAISE_BUDGET_UPDATE = 'raiseBudget';
+export const BUDGET_CHANGED_SIGNAL = 'budgetChanged';
+
+/** Argument of the update `decideApproval`. `raiseUsd` is a decimal in USD and counts for this task only. */
+export type ApprovalDecision = {
+  readonly approvalId: string;
+  readonly decision: 'approve' | 'reject';
+  readonly raiseUsd?: string | number;
+  readonly comment?: string;
+  readonly by: string;
+};
+
+/** Argument of the update `raiseBudget`: what is added to the task's own limits. */
+export type BudgetRaise = { readonly usd?: string | number; readonly tokens?: number; readonly by: string };
+
+/** What a parked task asks for. Times are ISO 8601 in UTC. */
+export type PendingApproval = {
+  readonly approvalId: string;
+  readonly exceeded: BudgetExceededDetails;
+  readonly expiresAt: string;
+};
 
 /** Answer of the query `status`. Money is a decimal string in USD. */
 export type TaskStatusReport = {
@@ -14,6 +37,8 @@ export type TaskStatusReport = {
   readonly usage: UsageTotals;
   readonly costUsd: string;
   readonly model: string | null;
+  readonly pressure: Pressure | null;
+  readonly pendingApproval: PendingApproval | null;
 };
 
 /** Result of `runTask`. Above 64 KB the text stays in Postgres and `textRef` names it. */

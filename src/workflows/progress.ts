@@ -14,6 +14,8 @@ export class Progress {
     usage: NO_USAGE_TOTALS,
     costUsd: '0.00',
     model: null,
+    pressure: null,
+    pendingApproval: null,
   };
   readonly #title: string;
 

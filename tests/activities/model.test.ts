@@ -31,6 +31,10 @@ const INPUT: CallModelInput = {
   visit: 1,
   maxOutputTokens: 100,
   heldWaits: 2,
+  heldWaitOver: false,
+  onExceeded: 'refuse',
+  backpressureMs: 0,
+  abort: 'cancel',
   endsAt: new Date(Date.now() + 60_000).toISOString(),
 };
 const MESSAGES: readonly Message[] = [{ role: 'user', content: 'why' }];

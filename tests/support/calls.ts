@@ -6,7 +6,7 @@ import { createCalls, isProviderFailure } from '../../src/calls/govern.ts';
 import { estimateInputTokens } from '../../src/llm/count.ts';
 import type { LanguageModels } from '../../src/llm/language-model.ts';
 import { isPostgresOutage } from '../../src/stores/postgres.ts';
-import type { Limit } from '../../src/task/budget.ts';
+import type { ExceededPolicy, Limit } from '../../src/task/budget.ts';
 import { parseTaskInput } from '../../src/task/input.ts';
 import type { PriceEntry } from '../../src/task/price.ts';
 import type { TestStores } from './stores.ts';
@@ -100,6 +100,9 @@ export type VisitOptions = {
   readonly visit?: number;
   readonly attempt?: number;
   readonly heldWaits?: number;
+  readonly heldWaitOver?: boolean;
+  readonly onExceeded?: ExceededPolicy;
+  readonly backpressureMs?: number;
   readonly remainingMs?: number;
 };
 
@@ -114,6 +117,9 @@ export function requestOf(taskId: string, options: VisitOptions = {}): CallReque
     messages: [{ role: 'user', content: 'one two three' }],
     maxOutputTokens: 100,
     heldWaits: options.heldWaits ?? 0,
+    heldWaitOver: options.heldWaitOver ?? false,
+    onExceeded: options.onExceeded ?? 'refuse',
+    backpressureMs: options.backpressureMs ?? 0,
     remainingMs: options.remainingMs ?? 60_000,
   };
 }

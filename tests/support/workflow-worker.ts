@@ -52,6 +52,10 @@ export async function startWorkflowWorker(activities: Activities): Promise<Workf
 
 export const SETTINGS: TaskSettings = {
   model: 'simulated/small',
+  cheaper: [],
+  onExceeded: 'refuse',
+  approval: { before: 'never', timeoutSeconds: 60, onTimeout: 'reject' },
+  abort: 'cancel',
   candidates: ['simulated/small'],
   strategy: 'simple',
   maxOutputTokens: 100,

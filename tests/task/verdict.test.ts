@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import type { CallOutcome } from '../../src/task/decision.ts';
-import type { FailureDetails } from '../../src/task/failure.ts';
+import type { BudgetExceededDetails, FailureDetails } from '../../src/task/failure.ts';
 import {
   judge,
   type NextMove,
@@ -138,6 +138,17 @@ describe('judge', () => {
 });
 
 const FAILURE: FailureDetails = { type: 'RequestRejected', reason: 'wrong' };
+const EXCEEDED: BudgetExceededDetails = {
+  type: 'BudgetExceeded',
+  scope: 'user',
+  id: 'ada',
+  unit: 'usd',
+  window: 'day',
+  limit: '5.00',
+  settled: '4.00',
+  held: '1.00',
+  needed: '0.10',
+};
 const STATE = { candidatesLeft: 0, remainingMs: 10_000, heldWaitLeftMs: 5_000 };
 
 const COMPLETED: CallOutcome = {
@@ -149,7 +160,7 @@ const COMPLETED: CallOutcome = {
   finishReason: 'stop',
 };
 const WAIT: CallOutcome = { kind: 'wait', reason: 'rate', ms: 9_999, limit: 'openai rpm' };
-const HELD: CallOutcome = { kind: 'held', ms: 1_000, limit: 'budget of user ada', failure: FAILURE };
+const HELD: CallOutcome = { kind: 'held', ms: 1_000, limit: 'budget of user ada', failure: EXCEEDED };
 const GONE: CallOutcome = { kind: 'unavailable', reason: 'auth', model: 'a/b' };
 
 describe('nextMove', () => {
