@@ -22,7 +22,6 @@ import { type LayeredFile, layFiles, readYamlFile, type YamlFile } from './confi
 
 export { ConfigError, type ConfigFault } from './config/fault.ts';
 export {
-  type LimitDefinition,
   type Limits,
   notEnforced,
   type PlanLimit,

@@ -61,10 +61,13 @@ export function createMetrics() {
         all.settledUsd.inc({ provider }, usd),
       refused: (labels: { scope: string; reason: string }) => all.refused.inc(labels),
       overrun: (provider: string) => all.overrun.inc({ provider }),
+      pressed: (scope: string, ratio: number) => all.pressure.set({ scope }, ratio),
+      slowedDown: (scope: string, seconds: number) => all.backpressureSeconds.observe({ scope }, seconds),
       delayed: ({ seconds, ...labels }: { provider: string; dimension: string; seconds: number }) =>
         all.rateDelaySeconds.observe(labels, seconds),
       throttled: (provider: string) => all.provider429.inc({ provider }),
       deltaDropped: (reason: 'redis' | 'superseded') => all.eventsDropped.inc({ reason }),
+      priceUnknown: (provider: string) => all.priceUnknown.inc({ provider }),
     },
     published: (type: string) => all.eventsPublished.inc({ type }),
     rateLimit: (provider: string, dimension: string, limit: number) =>
@@ -137,13 +140,25 @@ function callMetrics({ counter, histogram, gauge }: Makers) {
   };
 }
 
-function budgetMetrics({ counter, gauge }: Makers) {
+function budgetMetrics({ counter, gauge, histogram }: Makers) {
   return {
     settledUsd: counter('budget_settled_usd_total', 'charged and estimated spend', ['provider']),
     holdsOpen: gauge('budget_holds_open', 'attempts under way, over all processes', []),
     oldestHoldSeconds: gauge('budget_oldest_hold_seconds', 'age of the oldest attempt under way', []),
     refused: counter('budget_refused_total', 'calls refused by a budget', ['scope', 'reason']),
+    pressure: gauge(
+      'budget_pressure',
+      "projected use of the last call's tightest limit, as a share of it",
+      ['scope'],
+    ),
+    backpressureSeconds: histogram(
+      'budget_backpressure_seconds',
+      'delays of calls near a limit',
+      ['scope'],
+      CALL_SECONDS,
+    ),
     overrun: counter('budget_overrun_total', 'attempts that cost more than their estimate', ['provider']),
+    priceUnknown: counter('price_unknown_total', 'calls whose model had no price', ['provider']),
   };
 }
 

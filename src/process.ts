@@ -6,6 +6,7 @@ import { type Breaker, createBreaker, guarded } from './calls/breaker.ts';
 import type { CallDependencies } from './calls/call.ts';
 import { isProviderFailure } from './calls/govern.ts';
 import { pause } from './calls/pause.ts';
+import { createSpendBreaker, type SpendBreaker } from './calls/spend-breaker.ts';
 import { isTemporalOutage } from './client/outage.ts';
 import { createOwnerLife } from './client/owner.ts';
 import { rpcMeasuring } from './client/rpc-metrics.ts';
@@ -13,11 +14,12 @@ import { ensureSearchAttributes } from './client/search-attributes.ts';
 import { createTaskClient } from './client/task-client.ts';
 import type { Config } from './config.ts';
 import { startHousekeeping } from './housekeeping.ts';
-import { countTokensAsync, estimateInputTokens } from './llm/count.ts';
+import { countInputTokens, countTokensAsync, estimateInputTokens } from './llm/count.ts';
 import { createLanguageModels } from './llm/models.ts';
 import { createTaskPlan } from './llm/plan-task.ts';
 import type { Logger } from './log.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
+import { listenForLimitChanges } from './stores/limit-changes.ts';
 import { createPostgres, isPostgresOutage, type Postgres } from './stores/postgres.ts';
 import { checkRedis, createRedis, isRedisOutage, type Redis } from './stores/redis.ts';
 import { createStores, type Stores } from './stores/stores.ts';
@@ -45,7 +47,16 @@ export async function openParts(config: Config, log: Logger, closers: Closers) {
   if (!searchAttributes)
     log.warn('tasks run without search attributes: the namespace lacks them and they cannot be added');
 
-  const calls = createCallDependencies(config, { stores, metrics, breakerOf: breakers.ofModel, log });
+  const spendBreaker = createSpendBreaker(config.breakers.budget);
+  const limitChanges = listenForLimitChanges(config.postgres, spendBreaker.forget, log);
+  closers.push(async () => limitChanges[Symbol.asyncDispose]());
+  const calls = createCallDependencies(config, {
+    stores,
+    metrics,
+    breakerOf: breakers.ofModel,
+    spendBreaker,
+    log,
+  });
   const plainTasks = createTaskClient({
     temporal,
     queuePrefix: config.temporal.queuePrefix,
@@ -149,6 +160,7 @@ function openStores(config: Config, postgres: Postgres, redis: Redis, metrics: M
     leaseMs: config.call.leaseMs,
     attemptMs: config.call.attemptMs,
     defaultLimits: config.limits.budgets,
+    calendar: { zone: config.budget.zone, weekStart: config.budget.weekStart },
     rateOf: (provider) => providers[provider] ?? providers.default,
     events: { ringCapacity: config.event.ringCapacity, onPublished: metrics.published },
   });
@@ -156,9 +168,15 @@ function openStores(config: Config, postgres: Postgres, redis: Redis, metrics: M
 
 function createCallDependencies(
   config: Config,
-  parts: { stores: Stores; metrics: Metrics; breakerOf: (model: string) => Breaker; log: Logger },
+  parts: {
+    stores: Stores;
+    metrics: Metrics;
+    breakerOf: (model: string) => Breaker;
+    spendBreaker: SpendBreaker;
+    log: Logger;
+  },
 ): CallDependencies {
-  const { stores, metrics, breakerOf, log } = parts;
+  const { stores, metrics, breakerOf, spendBreaker, log } = parts;
   return {
     ...stores,
     models: createLanguageModels({
@@ -166,16 +184,22 @@ function createCallDependencies(
       onWarning: (warning) => log.warn('a model does not support a part of a request', warning),
     }),
     catalog: { priceHash: config.modelsHash, modelOf: (id) => config.models[id] },
-    tokens: { upperBound: estimateInputTokens, count: countTokensAsync },
+    tokens: { upperBound: estimateInputTokens, closerBound: countInputTokens, count: countTokensAsync },
     breakerOf,
+    spendBreaker,
     isOutage: isPostgresOutage,
+    pause,
     messagesOf: async ({ taskId }) =>
       taskId === undefined ? undefined : (await stores.tasks.findMessages(taskId))?.messages,
     settings: {
       ...config.call,
       rateControl: config.rate.enabled,
+      backpressure: config.budget.backpressure,
       deltaIntervalMs: config.event.deltaIntervalMs,
       deltaBytes: config.event.deltaBytes,
+      drainCapMs: config.task.drainCapMs,
+      unknownPrice: config.budget.unknownPrice,
+      ceiling: { input: config.budget.ceilingInput, output: config.budget.ceilingOutput },
     },
     meter: metrics.call,
     log,

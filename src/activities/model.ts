@@ -41,19 +41,29 @@ export type ModelActivityDependencies = {
   readonly tasks: Pick<Tasks, 'findMessages' | 'note'>;
   readonly events: Pick<Events, 'append'>;
   readonly log: Logger;
+  /** Fires when a stopping worker has waited long enough; the SDK tells an activity that was cancelled nothing more. */
+  readonly letGo?: AbortSignal;
 };
 
 const BEAT_MS = 1_000;
+const NEVER = new AbortController().signal;
 
 export function createModelActivities(dependencies: ModelActivityDependencies) {
-  const { calls, tasks, events, log } = dependencies;
+  const { calls, tasks, events, log, letGo = NEVER } = dependencies;
   return {
     /** Answers the visit's outcome; throws what Temporal tries again on the same candidate, or the cancellation. */
     async callModel(input: CallModelInput): Promise<CallOutcome> {
       const context = Context.current();
-      const isCancelRequested = () => context.cancellationDetails?.cancelRequested === true;
+      // Remembered: whatever the SDK says of the activity later, nobody will go on with a call that its user has cancelled.
+      let isCancelled = false;
+      const isCancelRequested = () => {
+        isCancelled ||= context.cancellationDetails?.cancelRequested === true;
+        return isCancelled;
+      };
+      context.cancellationSignal.addEventListener('abort', isCancelRequested, { once: true });
       let outputTokens = 0;
-      // Through the whole visit, waits for a store or a predecessor included. What may hang ends by limits of its own.
+      // Through the whole visit, waits for a store or a predecessor included, and on after a cancellation: a call that is drained or
+      // detached is alive. What may hang ends by limits of its own.
       const beating = setInterval(() => context.heartbeat({ outputTokens }), BEAT_MS);
       try {
         const request = await toRequest(dependencies, input, context.info.attempt);
@@ -63,6 +73,8 @@ export function createModelActivities(dependencies: ModelActivityDependencies) {
           signal: context.cancellationSignal,
           seenBefore: tokensOf(context.info.heartbeatDetails),
           abortReason: () => (isCancelRequested() ? 'cancelled' : 'handover'),
+          abort: input.abort,
+          letGo,
           beat: (tokens) => {
             outputTokens = tokens;
           },

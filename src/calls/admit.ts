@@ -1,34 +1,27 @@
 // Admission of one attempt: hold on every binding budget, then a permit of the provider, then the durable intent, then "sent". Each
 // step that fails undoes the ones before it, so that a refusal consumes nothing.
 
-import type { GateHold } from '../stores/gate.ts';
+import type { AttemptDraft } from '../stores/budget-gate.ts';
+import type { GateRefusal, LimitUse } from '../stores/gate.ts';
 import type { Attempt, Charge } from '../stores/ledger.ts';
 import type { BindingLimit, Estimate } from '../task/budget.ts';
-import type { CallOutcome } from '../task/decision.ts';
-import type { BudgetExceededDetails } from '../task/failure.ts';
+import type { CallOutcome, Pressure } from '../task/decision.ts';
 import { toAttemptKey } from '../task/keys.ts';
 import { formatUsd } from '../task/money.ts';
 import { NO_USAGE } from '../task/usage.ts';
-import {
-  type CallContext,
-  type CallDependencies,
-  type CallRequest,
-  caused,
-  isEnforced,
-  providerOf,
-} from './call.ts';
-import { pause } from './pause.ts';
+import { type CallContext, type CallDependencies, type CallRequest, caused, providerOf } from './call.ts';
+import { priceHashOf } from './estimate.ts';
+import { exceededOutcome, toBudgetExceeded } from './exceeded.ts';
+import { closerEstimate, fittingEstimate } from './fit.ts';
+import { delayFor, type ProjectedUse, pressureOfCall, project } from './ladder.ts';
 
 export type Admission =
-  | { readonly kind: 'admitted'; readonly attempt: Attempt }
+  | { readonly kind: 'admitted'; readonly attempt: Attempt; readonly pressure: Pressure | undefined }
   | { readonly kind: 'outcome'; readonly outcome: CallOutcome }
   /** The gate moved, the hold was taken, or somebody else tries the call: look at the call again. */
   | { readonly kind: 'again' };
 
 export const NOTHING_CHARGED: Charge = { usage: NO_USAGE, nanoUsd: 0n, source: 'none' };
-
-const FIRST_HELD_WAIT_MS = 1_000;
-const LONGEST_HELD_WAIT_MS = 8_000;
 
 /** Takes a call to the point where its request may be sent, or says why it may not. Throws when a store is down. */
 export async function admit(
@@ -37,22 +30,32 @@ export async function admit(
   context: CallContext,
   { estimate, tries }: { readonly estimate: Estimate; readonly tries: number },
 ): Promise<Admission> {
-  const limits = (await dependencies.limits.binding(request.payer)).filter(isEnforced);
-  const attemptKey = toAttemptKey(request.callKey, { ...request.number, try: tries });
-  const { generation } = await dependencies.ledger.gate(request.payer.tenantId);
-  const held = await hold(dependencies, request, context, { attemptKey, estimate, limits, generation });
-  if (held.kind === 'refused' || held.kind === 'crowded')
-    return { kind: 'outcome', outcome: await budgetOutcome(dependencies, request, estimate, held) };
-  if (held.kind !== 'ok') return { kind: 'again' };
-  const { heldAtMs } = held;
-  const attempt = toAttempt(dependencies, request, context, { attemptKey, estimate, generation, heldAtMs });
+  const early = await earlyRefusal(dependencies, request, estimate);
+  if (early !== undefined) return { kind: 'outcome', outcome: early };
+  const limits = await dependencies.limits.binding(request.payer);
+  const held = await hold(
+    dependencies,
+    request,
+    limits,
+    toDraft(dependencies, request, context, { estimate, tries }),
+  );
+  if (held.kind === 'done') return { kind: 'again' };
+  if (held.kind !== 'ok') {
+    const outcome = await exceededOutcome(dependencies, request, held, held.estimate);
+    return { kind: 'outcome', outcome };
+  }
+  const { attempt } = held;
+  const projected = project(held.uses, attempt.estimate);
   try {
-    const delay = await permit(dependencies, context, attempt);
+    const delay =
+      (await slowDown(dependencies, request, context, projected)) ??
+      (await permit(dependencies, context, attempt));
     if (delay !== undefined) {
       await dependencies.gate.undo(attempt);
       return { kind: 'outcome', outcome: delay };
     }
-    if (await makeDurable(dependencies, request, attempt)) return { kind: 'admitted', attempt };
+    if (await makeDurable(dependencies, request, attempt))
+      return { kind: 'admitted', attempt, pressure: pressureOfCall(projected) };
   } catch (error) {
     await undo(dependencies, attempt);
     throw error;
@@ -61,48 +64,102 @@ export async function admit(
   return { kind: 'again' };
 }
 
-type HoldArguments = {
-  readonly attemptKey: string;
-  readonly estimate: Estimate;
-  readonly limits: readonly BindingLimit[];
-  readonly generation: bigint;
-};
+/**
+ * What the breaker on spend remembers. A task that may ask for more is never refused early: it may have been granted what others have
+ * not.
+ */
+async function earlyRefusal(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  estimate: Estimate,
+): Promise<CallOutcome | undefined> {
+  const { spendBreaker } = dependencies;
+  if (request.onExceeded !== 'refuse' || spendBreaker.refusalOf(request.payer, estimate) === undefined)
+    return undefined;
+  const closer = await closerEstimate(dependencies, request, estimate);
+  const refusal = spendBreaker.refusalOf(request.payer, closer);
+  if (refusal === undefined) return undefined;
+  dependencies.meter.refused({ scope: refusal.limit.scope.kind, reason: 'breaker' });
+  return { kind: 'refuse', failure: toBudgetExceeded(refusal, closer) };
+}
 
+type Held =
+  | { readonly kind: 'ok'; readonly attempt: Attempt; readonly uses: readonly LimitUse[] }
+  | { readonly kind: 'done' }
+  | (GateRefusal & { readonly estimate: Estimate });
+
+/**
+ * The hold, with the closer of the two estimates where the first does not fit, and with less output where that is what the task wants.
+ * Each round shrinks the estimate, so that it ends.
+ */
 async function hold(
   dependencies: CallDependencies,
   request: CallRequest,
-  context: CallContext,
-  how: HoldArguments,
-): Promise<Exclude<GateHold, { kind: 'missing' }>> {
-  const { payer, callKey } = request;
+  limits: readonly BindingLimit[],
+  draft: AttemptDraft,
+): Promise<Held> {
+  let { estimate } = draft;
   for (;;) {
-    const answer = await dependencies.gate.hold({ ...how, payer, callKey, owner: context.owner });
-    if (answer.kind !== 'missing') return answer;
-    for (const scope of answer.scopes)
-      await dependencies.hydrate({ tenantId: payer.tenantId, scope, generation: how.generation });
+    const answer = await dependencies.gate.hold({ ...draft, estimate }, limits);
+    if (answer.kind === 'ok' || answer.kind === 'done') return answer;
+    const smaller = await fittingEstimate(dependencies, request, { refusal: answer, estimate });
+    if (smaller === undefined) return { ...answer, estimate };
+    estimate = smaller;
   }
 }
 
-function toAttempt(
+function toDraft(
   dependencies: CallDependencies,
   request: CallRequest,
   context: CallContext,
-  held: { attemptKey: string; estimate: Estimate; generation: bigint; heldAtMs: number },
-): Attempt {
+  { estimate, tries }: { readonly estimate: Estimate; readonly tries: number },
+): AttemptDraft {
+  const { callKey, payer, stepId, model, number } = request;
   return {
-    attemptKey: held.attemptKey,
-    callKey: request.callKey,
-    heldAt: new Date(held.heldAtMs),
-    payer: request.payer,
-    stepId: request.stepId,
-    provider: providerOf(request.model),
-    model: request.model,
-    candidate: request.number.candidate,
-    generation: held.generation,
+    attemptKey: toAttemptKey(callKey, { ...number, try: tries }),
+    callKey,
+    payer,
+    stepId,
+    provider: providerOf(model),
+    model,
+    candidate: number.candidate,
     owner: context.owner,
-    estimate: held.estimate,
-    priceHash: dependencies.catalog.priceHash,
+    estimate,
+    priceHash: priceHashOf(dependencies, model, Date.now()),
   };
+}
+
+/** Warns once, then slows down: short delays are spent here, longer ones in a durable timer. Served once per call. */
+async function slowDown(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  context: CallContext,
+  projected: readonly ProjectedUse[],
+): Promise<CallOutcome | undefined> {
+  const [tightest] = projected;
+  if (tightest === undefined) return undefined;
+  await warn(dependencies, request, projected);
+  dependencies.meter.pressed(tightest.limit.scope.kind, tightest.ratio);
+  const ms = request.backpressureMs > 0 ? 0 : delayFor(tightest.ratio, dependencies.settings.backpressure);
+  if (ms === 0) return undefined;
+  const { kind, id } = tightest.limit.scope;
+  dependencies.meter.slowedDown(kind, ms / 1000);
+  if (ms > dependencies.settings.inlineWaitMs)
+    return { kind: 'wait', reason: 'backpressure', ms, limit: `back-pressure of ${kind} ${id}` };
+  await dependencies.pause(ms, context.signal);
+  return undefined;
+}
+
+/** A warning is worth no failed call: what could not be told now is told by the next call. */
+async function warn(
+  dependencies: CallDependencies,
+  { payer, task }: CallRequest,
+  projected: readonly ProjectedUse[],
+): Promise<void> {
+  for (const use of projected.filter(({ ratio, limit }) => ratio >= limit.warnAt))
+    await dependencies.thresholds.cross(payer.tenantId, use, task).catch((error: unknown) => {
+      dependencies.log.warn('a budget warning was not told', { tenant: payer.tenantId, error });
+    });
 }
 
 /** Undefined when the permit is there; short waits are spent here, with the hold in hand. */
@@ -124,7 +181,7 @@ async function permit(
     dependencies.meter.delayed({ provider: attempt.provider, dimension, seconds: ms / 1000 });
     if (ms > inlineMs) return { kind: 'wait', reason: 'rate', ms, limit: `${attempt.provider} ${dimension}` };
     inlineMs -= ms;
-    await pause(ms, context.signal);
+    await dependencies.pause(ms, context.signal);
   }
 }
 
@@ -144,7 +201,7 @@ async function makeDurable(
   });
   if (!(await dependencies.ledger.intent(attempt, started))) return false;
   try {
-    if (await dependencies.gate.markSent(attempt, attempt.generation)) return true;
+    if (await dependencies.gate.markSent(attempt)) return true;
   } catch (error) {
     // The mark may be there although its answer was lost. Only this process could have sent the attempt, and it will not.
     await voidUnsent(dependencies, attempt);
@@ -166,44 +223,6 @@ async function undo(dependencies: CallDependencies, attempt: Attempt): Promise<v
   await dependencies.rates
     .giveBack(attempt.provider, attempt.attemptKey, { tokens: 0, sent: false })
     .catch(left);
-}
-
-async function budgetOutcome(
-  dependencies: CallDependencies,
-  request: CallRequest,
-  estimate: Estimate,
-  held: Extract<GateHold, { kind: 'refused' | 'crowded' }>,
-): Promise<CallOutcome> {
-  const failure = toBudgetExceeded(held.limit, held.settled, held.held, estimate);
-  const limit = `budget of ${failure.scope} ${failure.id}`;
-  if (held.kind === 'crowded') {
-    const ms = Math.min(FIRST_HELD_WAIT_MS * 2 ** request.heldWaits, LONGEST_HELD_WAIT_MS);
-    return { kind: 'held', ms: Math.ceil(ms * (0.75 + Math.random() / 2)), limit, failure };
-  }
-  dependencies.meter.refused({ scope: failure.scope, reason: failure.unit });
-  await dependencies.limits.noteRefusal(request.payer.tenantId, failure);
-  return { kind: 'refuse', failure };
-}
-
-/** A refusal as every door shows it; amounts in the limit's own unit. */
-export function toBudgetExceeded(
-  limit: BindingLimit,
-  settled: bigint,
-  held: bigint,
-  estimate: Pick<Estimate, 'nanoUsd' | 'tokens'>,
-): BudgetExceededDetails {
-  const show = (amount: bigint) => (limit.unit === 'usd' ? formatUsd(amount) : amount.toString());
-  return {
-    type: 'BudgetExceeded',
-    scope: limit.scope.kind,
-    id: limit.scope.id,
-    unit: limit.unit,
-    window: limit.window,
-    limit: show(limit.amount),
-    settled: show(settled),
-    held: show(held),
-    needed: show(limit.unit === 'usd' ? estimate.nanoUsd : BigInt(estimate.tokens)),
-  };
 }
 
 /** Tokens a request is expected to take of a provider's minute; corrected both ways when it ends. */

@@ -2,19 +2,22 @@
 
 import type { LanguageModels } from '../llm/language-model.ts';
 import type { Logger } from '../log.ts';
+import type { BudgetGate } from '../stores/budget-gate.ts';
 import type { Events } from '../stores/events.ts';
-import type { Gate } from '../stores/gate.ts';
-import type { Hydrate } from '../stores/hydrate.ts';
 import type { Ledger } from '../stores/ledger.ts';
 import type { Limits } from '../stores/limits.ts';
 import type { MilestoneTask } from '../stores/milestones.ts';
 import type { Rates } from '../stores/rates.ts';
-import type { ExceededPolicy, Limit, Payer } from '../task/budget.ts';
+import type { Thresholds } from '../stores/thresholds.ts';
+import type { ExceededPolicy, Payer } from '../task/budget.ts';
 import type { EventDraft } from '../task/event.ts';
+import type { AbortPolicy } from '../task/input.ts';
 import type { AttemptNumber } from '../task/keys.ts';
 import type { Message, ResponseFormat } from '../task/message.ts';
 import type { PriceEntry } from '../task/price.ts';
 import type { Breaker } from './breaker.ts';
+import type { Backpressure } from './ladder.ts';
+import type { SpendBreaker } from './spend-breaker.ts';
 
 export type CallRequest = {
   readonly callKey: string;
@@ -45,8 +48,12 @@ export type CallContext = {
   /** `activity <workflowId>/<runId>/<activityId>/<attempt>` or `process <instanceId>`: whose life proves the hold's. */
   readonly owner: string;
   readonly signal: AbortSignal;
-  /** Why the signal fired: the user's wish ends the call, a handover lets somebody else go on with it. */
+  /** Why the signal fired, always the same: the user's wish ends the call, a handover lets somebody else go on with it. */
   readonly abortReason: () => 'cancelled' | 'handover';
+  /** What the user's wish does to a request that is under way; one that was not sent is not sent. */
+  readonly abort: AbortPolicy;
+  /** Fires when this process can wait no longer for a call that outlives its cancellation: it is then settled as it stands. */
+  readonly letGo: AbortSignal;
   /** Output tokens that the attempt before this one had told when it was lost; 0 when nothing is known. */
   readonly seenBefore: number;
   /** Told the output tokens so far as they come; whoever proves the call's life passes them on. */
@@ -65,6 +72,12 @@ export type Catalog = {
 export type TokenCounter = {
   /** An upper bound without a tokenizer. */
   upperBound(messages: readonly Message[], responseFormat: ResponseFormat | undefined): number;
+  /** A closer bound by a tokenizer, with a margin where it is not the model's own. Slow: off the hot path. */
+  closerBound(
+    model: string,
+    messages: readonly Message[],
+    responseFormat: ResponseFormat | undefined,
+  ): Promise<number>;
   count(text: string): Promise<number>;
 };
 
@@ -79,8 +92,15 @@ export type CallSettings = {
   readonly attemptsPerCall: number;
   readonly estimatePolicy: 'charge_estimate' | 'charge_max' | 'charge_input';
   readonly rateControl: boolean;
+  readonly backpressure: Backpressure;
   readonly deltaIntervalMs: number;
   readonly deltaBytes: number;
+  /** How long a cancelled call of the policy `drain` is read on for its usage. */
+  readonly drainCapMs: number;
+  /** What becomes of a call whose model has no price: never priced at nothing. */
+  readonly unknownPrice: 'refuse' | 'ceiling' | 'flag';
+  /** Prices that stand in for an unknown one; nano-USD per million tokens. */
+  readonly ceiling: { readonly input: bigint; readonly output: bigint };
 };
 
 /** What happens in calls, for metrics; ids never go there. */
@@ -91,19 +111,24 @@ export type CallMeter = {
   settled(charge: { provider: string; usd: number }): void;
   refused(refusal: { scope: string; reason: string }): void;
   overrun(provider: string): void;
+  /** Projected use of a call's tightest limit, as a share of it. */
+  pressed(scope: string, ratio: number): void;
+  slowedDown(scope: string, seconds: number): void;
   delayed(delay: { provider: string; dimension: string; seconds: number }): void;
   throttled(provider: string): void;
   deltaDropped(reason: 'redis' | 'superseded'): void;
+  priceUnknown(provider: string): void;
 };
 
 export type CallDependencies = {
   readonly models: LanguageModels;
   readonly catalog: Catalog;
   readonly tokens: TokenCounter;
-  readonly gate: Gate;
-  readonly hydrate: Hydrate;
+  readonly gate: BudgetGate;
   readonly ledger: Ledger;
   readonly limits: Limits;
+  readonly thresholds: Thresholds;
+  readonly spendBreaker: SpendBreaker;
   readonly rates: Rates;
   readonly events: Events;
   readonly breakerOf: (model: string) => Breaker;
@@ -111,6 +136,8 @@ export type CallDependencies = {
   readonly messagesOf: (payer: Payer) => Promise<readonly Message[] | undefined>;
   /** Whether an error says that a store is away, and not that something was wrong with what it was asked. */
   readonly isOutage: (error: unknown) => boolean;
+  /** Waits in the process; rejects at once when the signal fires. Milliseconds. */
+  readonly pause: (ms: number, signal?: AbortSignal) => Promise<void>;
   readonly settings: CallSettings;
   readonly meter: CallMeter;
   readonly log: Logger;
@@ -118,13 +145,6 @@ export type CallDependencies = {
 
 export function providerOf(model: string): string {
   return model.slice(0, model.indexOf('/'));
-}
-
-/** Only what is enforced: hard limits of users and tasks over all time. */
-export function isEnforced(limit: Limit & { readonly scope: { readonly kind: string } }): boolean {
-  return (
-    limit.hard && limit.window === 'total' && (limit.scope.kind === 'user' || limit.scope.kind === 'task')
-  );
 }
 
 /** Events of an attempt, for the transaction of their cause; nothing for a call without a task. */

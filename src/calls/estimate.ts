@@ -5,42 +5,116 @@ import type { Estimate } from '../task/budget.ts';
 import { messageText } from '../task/message.ts';
 import { costNanoUsd, type PriceEntry, priceAt } from '../task/price.ts';
 import { NO_USAGE, type Usage } from '../task/usage.ts';
-import type { CallDependencies, CallRequest } from './call.ts';
+import { type CallDependencies, type CallRequest, providerOf } from './call.ts';
 
-/** An upper bound of a call: every input token fresh, every output token used. Undefined when no price is known for now. */
+type Pricing = Pick<CallDependencies, 'catalog' | 'settings'>;
+type Estimated = Pick<CallRequest, 'model' | 'messages' | 'responseFormat' | 'maxOutputTokens'>;
+
+/**
+ * An upper bound of a call by the bytes of its input: every input token fresh, every output token used. An unknown price is counted.
+ * @returns undefined when no price is known for now and the policy is to refuse
+ */
 export function estimateCall(
-  dependencies: Pick<CallDependencies, 'catalog' | 'tokens'>,
-  request: Pick<CallRequest, 'model' | 'messages' | 'responseFormat' | 'maxOutputTokens'>,
+  dependencies: Pricing & Pick<CallDependencies, 'tokens' | 'meter' | 'log'>,
+  request: Estimated,
   nowMs: number,
 ): Estimate | undefined {
-  const prices = dependencies.catalog.modelOf(request.model)?.prices ?? [];
-  const price = priceAt(prices, nowMs);
-  if (price === undefined) return undefined;
+  const prices = pricesOf(dependencies, request.model, nowMs);
+  if (prices?.isKnown !== true) notePriceUnknown(dependencies, request.model);
+  if (prices === undefined) return undefined;
   const inputTokens = dependencies.tokens.upperBound(request.messages, request.responseFormat);
-  return {
-    inputTokens,
-    maxOutputTokens: request.maxOutputTokens,
-    tokens: inputTokens + request.maxOutputTokens,
-    nanoUsd: dearest(price, inputTokens, request.maxOutputTokens),
+  return toEstimate(prices.entry, inputTokens, request.maxOutputTokens);
+}
+
+/** The same by a count of the input, for a call whose first bound does not fit. Takes long; undefined as there. */
+export async function estimateExactly(
+  dependencies: Pricing & Pick<CallDependencies, 'tokens'>,
+  request: Estimated,
+  nowMs: number,
+): Promise<Estimate | undefined> {
+  const prices = pricesOf(dependencies, request.model, nowMs);
+  if (prices === undefined) return undefined;
+  const { model, messages, responseFormat } = request;
+  const inputTokens = await dependencies.tokens.closerBound(model, messages, responseFormat);
+  return toEstimate(prices.entry, inputTokens, request.maxOutputTokens);
+}
+
+/**
+ * The largest output that still fits into the room, which is what is left of the binding limits; absent: no limit of that unit.
+ * The request must be sent with the `maxOutputTokens` that is answered, or the hold would shrink without it.
+ * @returns undefined when not even one token of output fits
+ */
+export function clampEstimate(
+  dependencies: Pricing,
+  estimate: Estimate,
+  request: Pick<CallRequest, 'model'>,
+  room: { readonly nanoUsd?: bigint | undefined; readonly tokens?: number | undefined },
+  nowMs: number,
+): Estimate | undefined {
+  const entry = pricesOf(dependencies, request.model, nowMs)?.entry;
+  if (entry === undefined) return undefined;
+  const fits = (maxOutputTokens: number) => {
+    const { nanoUsd, tokens } = toEstimate(entry, estimate.inputTokens, maxOutputTokens);
+    return (
+      (room.nanoUsd === undefined || nanoUsd <= room.nanoUsd) &&
+      (room.tokens === undefined || tokens <= room.tokens)
+    );
   };
+  // More output never costs less, so that the largest that fits can be halved in on.
+  let [fitting, tooMany] = [0, estimate.maxOutputTokens + 1];
+  while (tooMany - fitting > 1) {
+    const middle = Math.floor((fitting + tooMany) / 2);
+    if (fits(middle)) fitting = middle;
+    else tooMany = middle;
+  }
+  return fitting === 0 ? undefined : toEstimate(entry, estimate.inputTokens, fitting);
+}
+
+/**
+ * The prices of a model at a moment. Hold, clamp and settlement all ask here, so that they cannot disagree. Where none is known, the
+ * configured ceiling stands in, or nothing when the policy is to refuse.
+ */
+export function pricesOf(
+  dependencies: Pricing,
+  model: string,
+  atMs: number,
+): { readonly entry: PriceEntry; readonly isKnown: boolean } | undefined {
+  const entry = priceAt(dependencies.catalog.modelOf(model)?.prices ?? [], atMs);
+  if (entry !== undefined) return { entry, isKnown: true };
+  const { unknownPrice, ceiling } = dependencies.settings;
+  if (unknownPrice === 'refuse') return undefined;
+  const { input, output } = ceiling;
+  const inputs = { input, cachedInput: input, cacheWrite5m: input, cacheWrite1h: input };
+  return { entry: { validFromMs: 0, ...inputs, output, above: [] }, isKnown: false };
+}
+
+/** What rows of an attempt carry to be found when prices change; the mark of an unknown price asks for a later re-rating. */
+export function priceHashOf(dependencies: Pricing, model: string, atMs: number): string {
+  const { priceHash } = dependencies.catalog;
+  return pricesOf(dependencies, model, atMs)?.isKnown === false ? `${UNKNOWN_PRICE}${priceHash}` : priceHash;
+}
+
+const UNKNOWN_PRICE = 'unknown:';
+
+function notePriceUnknown(
+  { settings, meter, log }: Pick<CallDependencies, 'settings' | 'meter' | 'log'>,
+  model: string,
+): void {
+  meter.priceUnknown(providerOf(model));
+  if (settings.unknownPrice === 'flag')
+    log.warn('a model without a price is called at the ceiling, to be rated again', { model });
 }
 
 /** What a usage costs at the prices that held when the attempt was held. */
 export function priceUsage(
-  dependencies: Pick<CallDependencies, 'catalog'>,
+  dependencies: Pricing,
   attempt: Pick<Attempt, 'model' | 'heldAt'>,
   usage: Usage,
 ): bigint {
-  const price = priceOf(dependencies, attempt);
-  if (price === undefined) throw new Error(`no price of ${attempt.model} at ${attempt.heldAt.toISOString()}`);
-  return costNanoUsd(price, usage);
-}
-
-function priceOf(
-  dependencies: Pick<CallDependencies, 'catalog'>,
-  attempt: Pick<Attempt, 'model' | 'heldAt'>,
-): PriceEntry | undefined {
-  return priceAt(dependencies.catalog.modelOf(attempt.model)?.prices ?? [], attempt.heldAt.getTime());
+  const prices = pricesOf(dependencies, attempt.model, attempt.heldAt.getTime());
+  if (prices === undefined)
+    throw new Error(`no price of ${attempt.model} at ${attempt.heldAt.toISOString()}`);
+  return costNanoUsd(prices.entry, usage);
 }
 
 /**
@@ -62,8 +136,9 @@ export async function estimateLost(
     inputTokens: Math.min(inputTokens, estimate.inputTokens),
     outputTokens: Math.min(outputTokens, estimate.maxOutputTokens),
   };
-  // A model that this process does not know (another release holds its price) is booked at its hold.
-  const isPriced = priceOf(dependencies, attempt) !== undefined;
+  // A model that this process does not know (another release holds its price) is booked at its hold, not at this one's ceiling.
+  const prices = pricesOf(dependencies, attempt.model, attempt.heldAt.getTime());
+  const isPriced = prices !== undefined && (prices.isKnown || attempt.priceHash.startsWith(UNKNOWN_PRICE));
   const cost =
     policy === 'charge_max' || !isPriced ? estimate.nanoUsd : priceUsage(dependencies, attempt, usage);
   return { usage, nanoUsd: cost < estimate.nanoUsd ? cost : estimate.nanoUsd, source: 'estimated' };
@@ -103,6 +178,15 @@ export function countMessages(
   messages: CallRequest['messages'],
 ): Promise<number> {
   return dependencies.tokens.count(messages.map(messageText).join('\n'));
+}
+
+export function toEstimate(price: PriceEntry, inputTokens: number, maxOutputTokens: number): Estimate {
+  return {
+    inputTokens,
+    maxOutputTokens,
+    tokens: inputTokens + maxOutputTokens,
+    nanoUsd: dearest(price, inputTokens, maxOutputTokens),
+  };
 }
 
 /** The dearest way to spend so many input tokens: some providers charge more for writing a cache than for fresh input. */

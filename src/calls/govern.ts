@@ -2,12 +2,12 @@
 // release, publish. Knows nothing of Temporal or the web; whoever calls it decides what to do with the outcome.
 
 import type { LlmError } from '../llm/error.ts';
-import type { Attempt, CallResult } from '../stores/ledger.ts';
+import type { CallResult } from '../stores/ledger.ts';
 import type { CallOutcome } from '../task/decision.ts';
 import { formatUsd } from '../task/money.ts';
 import { toUsageTotals } from '../task/usage.ts';
 import { judge, type Verdict } from '../task/verdict.ts';
-import { admit } from './admit.ts';
+import { type Admission, admit } from './admit.ts';
 import { type CallContext, type CallDependencies, type CallRequest, providerOf } from './call.ts';
 import { estimateCall } from './estimate.ts';
 import { recover } from './recover.ts';
@@ -91,7 +91,7 @@ async function tryOnce(
     case 'outcome':
       return admission.outcome;
     case 'admitted':
-      return attemptOnce(dependencies, request, context, { attempt: admission.attempt, tries });
+      return attemptOnce(dependencies, request, context, { ...admission, tries });
     default:
       return admission satisfies never;
   }
@@ -101,7 +101,7 @@ async function attemptOnce(
   dependencies: CallDependencies,
   request: CallRequest,
   context: CallContext,
-  { attempt, tries }: { readonly attempt: Attempt; readonly tries: number },
+  { attempt, tries, pressure }: Extract<Admission, { kind: 'admitted' }> & { readonly tries: number },
 ): Promise<CallOutcome> {
   // Readers are told beside the request, never before it: a slow store must not eat into the lease.
   const shown = publish(dependencies, request);
@@ -118,7 +118,8 @@ async function attemptOnce(
   }
   const seconds = (performance.now() - startedAt) / 1000;
   dependencies.meter.answered({ provider: attempt.provider, model: attempt.model, seconds });
-  return conclude(dependencies, request, watch.outcome);
+  const outcome = await conclude(dependencies, request, watch.outcome);
+  return outcome.kind === 'completed' && pressure !== undefined ? { ...outcome, pressure } : outcome;
 }
 
 async function conclude(
@@ -204,10 +205,11 @@ async function storedOutcome(
   const result = await dependencies.ledger.result(request.callKey);
   if (result === undefined) return undefined;
   if (result.status === 'cancelled') throw new CallAborted('cancelled');
-  return toCompleted(result);
+  return toCompleted(request, result);
 }
 
-function toCompleted(result: CallResult): CallOutcome {
+function toCompleted(request: CallRequest, result: CallResult): CallOutcome {
+  const { maxOutputTokens } = result;
   return {
     kind: 'completed',
     callKey: result.callKey,
@@ -215,6 +217,7 @@ function toCompleted(result: CallResult): CallOutcome {
     usage: toUsageTotals(result.usage),
     costUsd: formatUsd(result.nanoUsd),
     finishReason: result.finishReason,
+    ...(maxOutputTokens < request.maxOutputTokens ? { clampedTo: maxOutputTokens } : {}),
   };
 }
 

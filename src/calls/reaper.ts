@@ -115,7 +115,7 @@ async function repeatAdjustments(dependencies: CallDependencies): Promise<undefi
       adjustKey,
       nanoUsd: 0n,
       tokens: 0,
-      scopeTokens: [],
+      scopeVersions: [],
     });
   }
 }

@@ -8,7 +8,6 @@ import { NOTHING_CHARGED } from './admit.ts';
 import type { CallContext, CallDependencies, CallRequest } from './call.ts';
 import { caused } from './call.ts';
 import { estimateLost } from './estimate.ts';
-import { pause } from './pause.ts';
 
 const POLL_MS = 250;
 
@@ -29,7 +28,7 @@ export async function recover(
     let waitMs = 0;
     for (const attempt of open)
       waitMs = Math.max(waitMs, await resolveAttempt(dependencies, attempt, { task, seenBefore }));
-    if (waitMs > 0) await pause(Math.min(waitMs, POLL_MS), context.signal);
+    if (waitMs > 0) await dependencies.pause(Math.min(waitMs, POLL_MS), context.signal);
   }
 }
 

@@ -4,15 +4,16 @@
 import { LlmError } from '../llm/error.ts';
 import type { ModelReply } from '../llm/language-model.ts';
 import type { Attempt } from '../stores/ledger.ts';
-import type { Usage } from '../task/usage.ts';
+import { NO_USAGE, type Usage } from '../task/usage.ts';
 import type { CallContext, CallDependencies, CallRequest } from './call.ts';
+import { type Cancellation, followCancellation } from './cancellation.ts';
 import { createDeltaBatcher } from './deltas.ts';
 import { keepLease } from './lease.ts';
 
 export type Sent =
   | { readonly kind: 'answered'; readonly reply: ModelReply }
   | { readonly kind: 'failed'; readonly error: LlmError }
-  /** We ended it; `text` is what readers saw, `seen` what the model had generated and was measured by then. */
+  /** We ended it; `text` is what came until then, `seen` what the model had generated and was measured when nothing more was read. */
   | {
       readonly kind: 'aborted';
       readonly by: 'cancelled' | 'handover' | 'fenced';
@@ -23,7 +24,12 @@ export type Sent =
     };
 
 /** What is known of an attempt that did not end by itself. */
-export type Seen = { readonly outputText: string; readonly usage: Usage | undefined };
+export type Seen = {
+  readonly outputText: string;
+  readonly usage: Usage | undefined;
+  /** False where `usage` may be the count of an earlier moment than that of `outputText`. */
+  readonly isUsageCurrent: boolean;
+};
 
 /** Output so far is told by length until the stream ends; a token is about this many characters. */
 const CHARACTERS_PER_TOKEN = 4;
@@ -42,50 +48,79 @@ export async function send(
   { attempt, tries }: { readonly attempt: Attempt; readonly tries: number },
 ): Promise<Watch> {
   let text = '';
+  let heard: string | undefined;
   const outputTokens = () => Math.ceil(text.length / CHARACTERS_PER_TOKEN);
   const lease = keepLease(dependencies, attempt, outputTokens);
+  const { stop } = lease;
   const limits = startLimits(dependencies.settings);
   const deltas = createDeltaBatcher(dependencies, request, attempt, tries);
+  const cancellation = followCancellation(context, dependencies.settings.drainCapMs, () => {
+    heard = text;
+  });
   const startedAt = performance.now();
-  const { stop } = lease;
+  const conclude = async (outcome: Sent): Promise<Watch> => {
+    cancellation.stop();
+    await deltas.flush();
+    return { outcome, stop };
+  };
   try {
+    // Whatever the policy: what was not sent when the call was cancelled is not sent.
+    if (context.signal.aborted) return await conclude(unsent(context));
     const reply = await dependencies.models.stream({
       model: request.model,
       messages: request.messages,
-      maxOutputTokens: request.maxOutputTokens,
+      // What was held for, which may be less than what was asked for.
+      maxOutputTokens: attempt.estimate.maxOutputTokens,
       ...(request.temperature === undefined ? {} : { temperature: request.temperature }),
       ...(request.responseFormat === undefined ? {} : { responseFormat: request.responseFormat }),
       attemptKey: attempt.attemptKey,
-      signal: AbortSignal.any([context.signal, lease.lost, limits.signal]),
+      signal: AbortSignal.any([cancellation.socket, lease.lost, limits.signal]),
       onProgress: limits.progress,
       onText: (piece) => {
         if (text === '') noteFirstToken(dependencies, attempt, startedAt);
         text += piece;
-        deltas.push(piece);
+        if (heard === undefined) deltas.push(piece);
         context.beat(outputTokens());
       },
     });
-    await deltas.flush();
-    return { outcome: { kind: 'answered', reply }, stop };
+    return await conclude(toAnswered(reply, context.abort, heard));
   } catch (error) {
-    await deltas.flush();
-    return { outcome: toSent(error, { context, lease, limits, text }), stop };
+    return await conclude(toSent(error, { cancellation, lease, limits, text, heard }));
   } finally {
     limits.stop();
   }
+}
+
+function unsent(context: CallContext): Sent {
+  const seen = { outputText: '', usage: undefined, isUsageCurrent: false };
+  return { kind: 'aborted', by: context.abortReason(), isSent: false, text: '', seen };
+}
+
+/** An answer that came whole although its call was cancelled is given, unless only its usage was waited for. */
+function toAnswered(reply: ModelReply, abort: CallContext['abort'], heard: string | undefined): Sent {
+  if (heard === undefined || abort !== 'drain') return { kind: 'answered', reply };
+  const seen = { outputText: reply.outputText, usage: reply.usage, isUsageCurrent: true };
+  return { kind: 'aborted', by: 'cancelled', isSent: true, text: heard, seen };
 }
 
 type Limits = ReturnType<typeof startLimits>;
 
 function toSent(
   error: unknown,
-  at: { context: CallContext; lease: { lost: AbortSignal }; limits: Limits; text: string },
+  at: {
+    cancellation: Cancellation;
+    lease: { lost: AbortSignal };
+    limits: Limits;
+    text: string;
+    heard: string | undefined;
+  },
 ): Sent {
-  const { text } = at;
-  const seen: Seen =
-    error instanceof LlmError && error.outputText !== ''
-      ? { outputText: error.outputText, usage: error.usage }
-      : { outputText: text, usage: undefined };
+  const seen = toSeen(error, at.text);
+  const isSent = !(error instanceof LlmError && error.stage === 'unsent');
+  const text = at.heard ?? at.text;
+  if (at.lease.lost.aborted) return { kind: 'aborted', by: 'fenced', isSent, text, seen };
+  const by = at.cancellation.endedBy();
+  if (by !== undefined) return { kind: 'aborted', by, isSent, text, seen };
   const stage = seen.outputText === '' ? 'unanswered' : 'output';
   if (at.limits.signal.aborted) {
     const message = `the ${at.limits.reached()} limit ended the attempt`;
@@ -94,12 +129,18 @@ function toSent(
       error: new LlmError(message, { ...seen, kind: 'timeout', stage, cause: error }),
     };
   }
-  const isSent = !(error instanceof LlmError && error.stage === 'unsent');
-  if (at.lease.lost.aborted) return { kind: 'aborted', by: 'fenced', isSent, text, seen };
-  if (at.context.signal.aborted) return { kind: 'aborted', by: at.context.abortReason(), isSent, text, seen };
   if (error instanceof LlmError) return { kind: 'failed', error };
   const message = 'the model call failed in an unknown way';
   return { kind: 'failed', error: new LlmError(message, { ...seen, kind: 'unknown', stage, cause: error }) };
+}
+
+function toSeen(error: unknown, text: string): Seen {
+  if (!(error instanceof LlmError)) return { outputText: text, usage: undefined, isUsageCurrent: false };
+  // The provider failed before it generated anything, and says so itself.
+  if (error.stage === 'answered')
+    return { outputText: '', usage: error.usage ?? NO_USAGE, isUsageCurrent: true };
+  const { usage, isUsageCurrent } = error;
+  return { outputText: error.outputText || text, usage, isUsageCurrent };
 }
 
 /** First token, gap between chunks, whole attempt: a heartbeat by timer would keep a hung socket alive for ever. */

@@ -10,7 +10,6 @@ import { NO_USAGE, totalTokens, toUsageTotals, type Usage } from '../task/usage.
 import { NOTHING_CHARGED } from './admit.ts';
 import { type CallContext, type CallDependencies, type CallRequest, caused } from './call.ts';
 import { countMessages, estimateLost, priceUsage } from './estimate.ts';
-import { pause } from './pause.ts';
 import type { Seen, Sent } from './send.ts';
 
 export type Settlement = 'settled' | 'fenced';
@@ -112,7 +111,7 @@ async function endOf(
       const { reply } = sent;
       const charge =
         reply.usage === undefined
-          ? await recount(dependencies, request, attempt, { outputText: reply.text, usage: undefined })
+          ? await recount(dependencies, request, attempt, { ...reply, isUsageCurrent: false })
           : measured(dependencies, attempt, reply.usage);
       const result = { status: 'completed', text: reply.text, finishReason: reply.finishReason } as const;
       return { outcome: 'ok', charge, result, event: completedEvent(attempt, charge, reply.finishReason) };
@@ -150,13 +149,17 @@ function measured(dependencies: CallDependencies, attempt: Attempt, usage: Usage
   return { usage, nanoUsd: priceUsage(dependencies, attempt, usage), source: 'measured' };
 }
 
-/** The text counted by ourselves, and marked as such; a provider's own count of a broken stream may lag behind what it had sent. */
+/**
+ * What an attempt took that did not come to its end: the provider's own count where it covers all that was seen, explicit zeros
+ * included. Where it may lag behind what had been sent, the text is counted by ourselves, and marked as such.
+ */
 async function recount(
   dependencies: CallDependencies,
   request: CallRequest,
   attempt: Attempt,
   seen: Seen,
 ): Promise<Charge> {
+  if (seen.usage !== undefined && seen.isUsageCurrent) return measured(dependencies, attempt, seen.usage);
   const counted = Math.min(
     await dependencies.tokens.count(seen.outputText),
     attempt.estimate.maxOutputTokens,
@@ -180,16 +183,16 @@ async function untilPostgresAnswers<Result>(
     try {
       return await work();
     } catch (error) {
-      if (
-        !dependencies.isOutage(error) ||
-        performance.now() > giveUpAt ||
-        (context.signal.aborted && context.abortReason() === 'handover')
-      )
-        throw error;
+      if (!dependencies.isOutage(error) || performance.now() > giveUpAt || isLetGo(context)) throw error;
       dependencies.log.warn('settling waits for postgres', { error, retryMs });
-      await pause(retryMs);
+      await dependencies.pause(retryMs);
     }
   }
+}
+
+/** This process must not wait for the store any longer; the attempt stays `started`, and whoever finds it books an estimate. */
+function isLetGo({ signal, abortReason, letGo }: CallContext): boolean {
+  return letGo.aborted || (signal.aborted && abortReason() === 'handover');
 }
 
 /** Redis is brought up to date at once where it answers; where not, the lease ends and the reaper does it from Postgres. */
@@ -218,7 +221,7 @@ async function bookLate(
   attempt: Attempt,
   charge: Charge,
 ): Promise<void> {
-  const scopeTokens = await dependencies.gate.scopeTokens(attempt.payer, attempt.generation);
+  const scopeVersions = await dependencies.gate.scopeVersions(attempt.payer, attempt.generation);
   const difference = await untilPostgresAnswers(dependencies, context, () =>
     dependencies.ledger.adjustLate(attempt, charge),
   );
@@ -227,7 +230,7 @@ async function bookLate(
     adjustKey: 'late',
     nanoUsd: difference.nanoUsd,
     tokens: totalTokens(difference.usage),
-    scopeTokens,
+    scopeVersions,
   });
 }
 

@@ -2,8 +2,11 @@
 // is enforced already; what is not is named by `notEnforced`, never dropped without a word.
 
 import { z } from 'zod';
+import { LIMIT_WINDOWS, type Limit } from '../task/budget.ts';
 import type { Tier } from '../task/input.ts';
+import { MAX_LIMIT_TOKENS, toLimitKey } from '../task/limit-key.ts';
 import { MAX_LIMIT_NANO_USD } from '../task/money.ts';
+import { isZone } from '../task/window.ts';
 import type { Environment } from './environment.ts';
 import { type ConfigFault, toFaults } from './fault.ts';
 import { applyRateOverrides } from './rate-overrides.ts';
@@ -11,23 +14,12 @@ import { toRecord, withoutUndefined } from './records.ts';
 import { lazily, MODEL_ID, matching, PROVIDER_NAME, parsed, usdAmount, word } from './shapes.ts';
 import type { LayeredFile } from './yaml-file.ts';
 
-const WINDOWS = ['total', 'hour', 'day', 'week', 'month'] as const;
 const BUDGET_SCOPES = ['tenant', 'user', 'session', 'task', 'perRequest'] as const;
 
 /** Per minute, and at a time; an absent dimension has no limit. */
 export type RateLimit = { readonly rpm?: number; readonly tpm?: number; readonly maxParallel?: number };
 
 export type PlanLimit = RateLimit & { readonly fairnessWeight: number };
-
-export type LimitDefinition = {
-  readonly unit: 'usd' | 'tokens';
-  readonly window: (typeof WINDOWS)[number];
-  /** nano-USD, or tokens. */
-  readonly amount: bigint;
-  readonly hard: boolean;
-  /** The share of the amount at which a warning event is published. */
-  readonly warnAt: number;
-};
 
 export type Limits = {
   readonly rates: {
@@ -38,11 +30,8 @@ export type Limits = {
     readonly tiers: Readonly<Partial<Record<Tier, RateLimit>>>;
     readonly plans: Readonly<Record<string, PlanLimit>>;
   };
-  readonly budgets: Readonly<Record<(typeof BUDGET_SCOPES)[number], readonly LimitDefinition[]>>;
+  readonly budgets: Readonly<Record<(typeof BUDGET_SCOPES)[number], readonly Limit[]>>;
 };
-
-/** As many as the largest amount in nano-USD: what every store can count exactly. */
-const MAX_LIMIT_TOKENS = 9_000_000_000_000_000;
 
 /** A row as the file gives it; `unlimited` is told apart from "left out". */
 export type GivenRate = { [D in keyof RateLimit]?: number | 'unlimited' | undefined };
@@ -134,13 +123,22 @@ const fileShape = lazily(() => {
   });
 });
 
-function limitShape(hasWindow: boolean): z.ZodType<LimitDefinition> {
-  const noWindow = parsed<LimitDefinition['window']>(
-    'no window: a limit on one request ends with it',
-    () => undefined,
-  );
+/** Without `hasWindow`: of one request, which ends with it. */
+function limitShape(hasWindow: boolean): z.ZodType<Limit> {
+  const none = (expected: string) => parsed<never>(expected, () => undefined).optional();
+  const time = hasWindow
+    ? {
+        window: word(LIMIT_WINDOWS).optional(),
+        zone: parsed('an IANA time zone such as Europe/Berlin', (value) =>
+          typeof value === 'string' && isZone(value) ? value : undefined,
+        ).optional(),
+      }
+    : {
+        window: none('no window: a limit on one request ends with it'),
+        zone: none('no zone: a limit on one request has no window'),
+      };
   const rest = {
-    window: (hasWindow ? word(WINDOWS) : noWindow).optional(),
+    ...time,
     hard: parsed('true or false', (value) => (typeof value === 'boolean' ? value : undefined)).optional(),
     warnAt: parsed('a number from 0 to 1', (value) =>
       typeof value === 'number' && value >= 0 && value <= 1 ? value : undefined,
@@ -158,13 +156,16 @@ function limitShape(hasWindow: boolean): z.ZodType<LimitDefinition> {
     ],
     { error: (issue) => (issue.code === 'invalid_union' ? 'one of usd, tokens' : undefined) },
   );
-  return shape.transform(({ unit, amount, window = 'total', hard = true, warnAt = 0.8 }: GivenLimit) => ({
-    unit,
-    window,
-    amount,
-    hard,
-    warnAt,
-  }));
+  return shape.transform(toLimit);
+}
+
+function toLimit(
+  { unit, amount, window = 'total', hard = true, warnAt = 0.8, zone }: GivenLimit,
+  context: z.RefinementCtx,
+): Limit {
+  if (zone !== undefined && window === 'total')
+    context.addIssue({ code: 'custom', path: ['zone'], message: 'no zone: total never resets' });
+  return { unit, window, amount, hard, warnAt, ...(zone === undefined ? {} : { zone }) };
 }
 
 function tokenAmount(): z.ZodType<bigint> {
@@ -173,27 +174,23 @@ function tokenAmount(): z.ZodType<bigint> {
       typeof value === 'string'
         ? /^\d{1,16}$/.test(value)
         : Number.isSafeInteger(value) && Number(value) >= 0;
-    return isWhole && Number(value) <= MAX_LIMIT_TOKENS ? BigInt(Number(value)) : undefined;
+    return isWhole && BigInt(Number(value)) <= MAX_LIMIT_TOKENS ? BigInt(Number(value)) : undefined;
   });
 }
 
-type GivenLimit = {
-  readonly unit: LimitDefinition['unit'];
-  readonly amount: bigint;
-  readonly window?: LimitDefinition['window'] | undefined;
-  readonly hard?: boolean | undefined;
-  readonly warnAt?: number | undefined;
+type GivenLimit = Pick<Limit, 'unit' | 'amount'> & {
+  readonly [K in 'window' | 'hard' | 'warnAt' | 'zone']?: Limit[K] | undefined;
 };
 
-/** Two limits of the same unit and window would share one counter, and only one of them could be told in a refusal. */
+/** Two limits of the same unit, window, zone and hardness would share one counter, and only the tighter one could ever bind. */
 function repeatedLimits(budgets: Limits['budgets']) {
   return BUDGET_SCOPES.filter((scope) => {
-    const names = budgets[scope].map(({ unit, window, hard }) => `${unit} ${window} ${hard}`);
+    const names = budgets[scope].map(toLimitKey);
     return new Set(names).size < names.length;
   }).map((scope) => ({
     scope,
     key: `budgets.${scope}`,
-    expected: 'one limit for each unit, window and hardness',
+    expected: 'one limit for each unit, window, zone and hardness',
     got: 'several',
   }));
 }
@@ -215,7 +212,7 @@ function toRateLimit(row: GivenRate): RateLimit {
 
 export type NotEnforcedSources = {
   readonly limits: Limits;
-  readonly breakers?: Readonly<Record<string, { readonly maxRequests: number }>>;
+  readonly breakers?: Readonly<Record<string, { readonly enabled: boolean; readonly maxRequests?: number }>>;
 };
 
 /**
@@ -226,7 +223,7 @@ export function notEnforced({ limits, breakers = {} }: NotEnforcedSources): stri
   const { rates, budgets } = limits;
   // A half-open breaker lets one probe through at a time, whatever is asked for.
   const probing = Object.entries(breakers)
-    .filter(([, breaker]) => breaker.maxRequests !== 1)
+    .filter(([, { maxRequests = 1 }]) => maxRequests !== 1)
     .map(([name]) => `breakers.${name}.maxRequests`);
   const limiting = (rows: Readonly<Record<string, GivenRate>>, kind: string) =>
     Object.entries(rows)
@@ -235,20 +232,11 @@ export function notEnforced({ limits, breakers = {} }: NotEnforcedSources): stri
   const weighted = Object.entries(rates.plans)
     .filter(([, plan]) => plan.fairnessWeight !== 1)
     .map(([name]) => `rates.plans.${name}`);
-  const waiting = BUDGET_SCOPES.flatMap((scope) =>
-    budgets[scope].flatMap((limit, index) =>
-      isEnforced(scope, limit) ? [] : [`budgets.${scope}[${index}]`],
-    ),
-  );
   return [
     ...limiting(rates.models, 'models'),
     ...limiting(presentRows(rates.tiers), 'tiers'),
     ...new Set([...limiting(rates.plans, 'plans'), ...weighted]),
-    ...waiting,
+    ...budgets.perRequest.map((_, index) => `budgets.perRequest[${index}]`),
     ...probing,
   ];
-}
-
-function isEnforced(scope: (typeof BUDGET_SCOPES)[number], limit: LimitDefinition): boolean {
-  return (scope === 'user' || scope === 'task') && limit.window === 'total' && limit.hard;
 }

@@ -3,18 +3,12 @@
 import { z } from 'zod';
 import type { PriceEntry, PriceTier } from '../task/price.ts';
 import { withoutUndefined } from './records.ts';
-import { parsed, usdAmount, wholeNumber } from './shapes.ts';
+import { MAX_PRICE_NANO, PRICE, parsed, usdAmount, wholeNumber } from './shapes.ts';
 
 type GivenPrices = z.infer<ReturnType<typeof priceShape>>;
 
-/** No price is above a million USD per million tokens, which is a dollar per token. */
-const MAX_PRICE_NANO = 1_000_000n * 1_000_000_000n;
-
 export function priceShape() {
-  const price = usdAmount(
-    MAX_PRICE_NANO,
-    'a price in USD per million tokens from 0 to 1000000 with at most 9 decimals',
-  );
+  const price = usdAmount(MAX_PRICE_NANO, PRICE);
   const row = {
     input: price,
     cachedInput: price.optional(),

@@ -1,7 +1,22 @@
 // Every key of default.yaml: environment name, form and bounds. The defaults and what a key is for stand in the YAML file; a key
 // that exists in only one of the two is a fault. Bounds keep out absurd values, not unusual ones.
 
-import { duration, flag, isUrl, oneOf, onOff, optional, secret, text, whole } from './setting.ts';
+import { isZone, WEEK_DAYS } from '../task/window.ts';
+import { delayTable } from './delay-table.ts';
+import {
+  duration,
+  flag,
+  isUrl,
+  milliseconds,
+  oneOf,
+  onOff,
+  optional,
+  price,
+  secret,
+  share,
+  text,
+  whole,
+} from './setting.ts';
 
 export const schema = {
   auth: oneOf('WEIR_AUTH', ['keys', 'off']),
@@ -50,6 +65,7 @@ export const schema = {
   task: {
     maxTextBytes: whole('WEIR_TASK_MAX_TEXT_BYTES', 1, 65_536),
     reconcileInterval: duration('WEIR_TASK_RECONCILE_INTERVAL', '10ms', '24h'),
+    drainCap: duration('WEIR_TASK_DRAIN_CAP', '0ms', '10m'),
   },
   call: {
     // Node's fetch itself gives up after five minutes of silence.
@@ -69,7 +85,27 @@ export const schema = {
   budget: {
     heldWait: duration('WEIR_BUDGET_HELD_WAIT', '0ms', '1h'),
     reaperInterval: duration('WEIR_BUDGET_REAPER_INTERVAL', '10ms', '10m'),
-    unknownPrice: oneOf('WEIR_BUDGET_UNKNOWN_PRICE', ['refuse']),
+    zone: text('WEIR_BUDGET_ZONE', 'an IANA time zone such as UTC or Europe/Berlin', isZone),
+    weekStart: oneOf('WEIR_BUDGET_WEEK_START', WEEK_DAYS),
+    store: oneOf('WEIR_BUDGET_STORE', ['redis', 'postgres']),
+    redisDown: oneOf('WEIR_BUDGET_REDIS_DOWN', ['postgres', 'closed']),
+    returnAfter: duration('WEIR_BUDGET_RETURN_AFTER', '0ms', '24h'),
+    driftInterval: duration('WEIR_BUDGET_DRIFT_INTERVAL', '10ms', '24h'),
+    backpressure: {
+      threshold: share('BACKPRESSURE_THRESHOLD'),
+      maxDelay: milliseconds('MAX_BACKPRESSURE_DELAY_MS', '0ms', '10m'),
+      table: delayTable('WEIR_BUDGET_BACKPRESSURE_TABLE'),
+    },
+    unknownPrice: oneOf('WEIR_BUDGET_UNKNOWN_PRICE', ['refuse', 'ceiling', 'flag']),
+    ceilingInput: price('WEIR_BUDGET_CEILING_INPUT'),
+    ceilingOutput: price('WEIR_BUDGET_CEILING_OUTPUT'),
+  },
+  billing: { lostAttempts: oneOf('WEIR_BILLING_LOST_ATTEMPTS', ['platform', 'user']) },
+  retention: {
+    texts: duration('WEIR_RETENTION_TEXTS', '1h', '3650d'),
+    events: duration('WEIR_RETENTION_EVENTS', '1h', '3650d'),
+    // Rows of this month and the one before are still adjusted.
+    ledger: duration('WEIR_RETENTION_LEDGER', '62d', '3650d'),
   },
   rate: { enabled: flag('PROVIDER_RATE_CONTROL_ENABLED') },
   event: {
@@ -84,6 +120,7 @@ export const schema = {
     postgres: breaker('DB'),
     temporal: breaker('GRPC'),
     llm: breaker('LLM'),
+    budget: spendBreaker('BUDGET'),
   },
 } as const;
 
@@ -110,11 +147,19 @@ function slots(env: string) {
 function breaker(dependency: string) {
   const env = `CB_${dependency}`;
   return {
-    enabled: flag(`${env}_ENABLED`),
+    ...spendBreaker(dependency),
     maxRequests: whole(`${env}_MAX_REQUESTS`, 1, 1_000),
+    successThreshold: whole(`${env}_SUCCESS_THRESHOLD`, 1, 1_000),
+  };
+}
+
+/** One on spend has no probation: the first call after its time is over asks the limits themselves. */
+function spendBreaker(name: string) {
+  const env = `CB_${name}`;
+  return {
+    enabled: flag(`${env}_ENABLED`),
     interval: duration(`${env}_INTERVAL`, '10ms', '24h'),
     timeout: duration(`${env}_TIMEOUT`, '10ms', '24h'),
     failureThreshold: whole(`${env}_FAILURE_THRESHOLD`, 1, 100_000),
-    successThreshold: whole(`${env}_SUCCESS_THRESHOLD`, 1, 1_000),
   };
 }

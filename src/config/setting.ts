@@ -3,7 +3,7 @@
 
 import { z } from 'zod';
 import { formatDuration, parseDuration } from './durations.ts';
-import { lazily } from './shapes.ts';
+import { lazily, MAX_PRICE_NANO, PRICE, usdAmount } from './shapes.ts';
 
 /** `V` is the resolved value; the key of a `duration` gets the suffix `Ms`. */
 export type Setting<V, K extends 'value' | 'duration' = 'value' | 'duration'> = {
@@ -52,6 +52,29 @@ export function whole(env: string, min: number, max: number): Setting<number, 'v
   };
 }
 
+/** A share, from 0 to 1. Its text is a plain decimal: `80%`, `.8` and `8e-1` are refused. */
+export function share(env: string): Setting<number, 'value'> {
+  return {
+    ...plain(env, 'a number from 0 to 1'),
+    given: lazily(() => z.custom<number>((value) => typeof value === 'number' && value >= 0 && value <= 1)),
+    text: lazily(() =>
+      z
+        .string()
+        .regex(/^\d(\.\d{1,9})?$/)
+        .transform(Number),
+    ),
+  };
+}
+
+/** A price in USD per million tokens, resolved to nano-USD per million tokens, as those of models.yaml. */
+export function price(env: string): Setting<bigint, 'value'> {
+  return {
+    ...plain(env, PRICE),
+    given: lazily(() => usdAmount(MAX_PRICE_NANO, PRICE)),
+    text: lazily(() => z.string()),
+  };
+}
+
 /** True or false, and no other word for them. */
 export function flag(env: string): Setting<boolean, 'value'> {
   return {
@@ -87,7 +110,7 @@ export function duration(env: string, min: string, max: string): Setting<number,
   return {
     ...plain(
       env,
-      `a duration from ${formatDuration(minMs)} to ${formatDuration(maxMs)} with a unit (ms, s, m, h)`,
+      `a duration from ${formatDuration(minMs)} to ${formatDuration(maxMs)} with a unit (ms, s, m, h, d)`,
     ),
     kind: 'duration',
     given: lazily(() =>
@@ -97,6 +120,16 @@ export function duration(env: string, min: string, max: string): Setting<number,
         .transform((text) => parseDuration(text) ?? 0),
     ),
     text: lazily(() => z.string()),
+  };
+}
+
+/** A duration whose environment name says milliseconds: there a bare number is read as such, which a file is not to hold. */
+export function milliseconds(env: string, min: string, max: string): Setting<number, 'duration'> {
+  const setting = duration(env, min, max);
+  return {
+    ...setting,
+    expected: `${setting.expected}, in ${env} also bare milliseconds`,
+    text: lazily(() => z.string().transform((text) => (/^\d{1,12}$/.test(text) ? `${text}ms` : text))),
   };
 }
 

@@ -54,6 +54,10 @@ export function usdAmount(max: bigint, expected: string): z.ZodType<bigint> {
   });
 }
 
+/** No price is above a million USD per million tokens, which is a dollar per token. */
+export const MAX_PRICE_NANO = 1_000_000n * 1_000_000_000n;
+export const PRICE = 'a price in USD per million tokens from 0 to 1000000 with at most 9 decimals';
+
 /** The name of a provider, which becomes a part of Redis keys. */
 export const PROVIDER_NAME = /^[A-Za-z0-9._-]{1,40}$/;
 

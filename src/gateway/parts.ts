@@ -18,8 +18,11 @@ import type { TaskInput } from '../task/input.ts';
 import type { OpenStreams } from './open-streams.ts';
 
 export type GatewayParts = {
-  readonly stores: Pick<Stores, 'tasks' | 'events' | 'ledger' | 'limits' | 'accounts'>;
-  readonly client: Pick<TaskClient, 'start' | 'cancel' | 'describe' | 'failure'>;
+  readonly stores: Pick<Stores, 'tasks' | 'events' | 'ledger' | 'limits' | 'accounts' | 'approvals'>;
+  readonly client: Pick<
+    TaskClient,
+    'start' | 'cancel' | 'describe' | 'failure' | 'decideApproval' | 'raiseBudget' | 'budgetChanged'
+  >;
   readonly plan: (input: TaskInput) => TaskPlan;
   readonly probes: Probes;
   readonly metrics: Pick<Metrics, 'registry' | 'streamReaders'>;

@@ -38,13 +38,45 @@ function formatTokens(responseFormat: ResponseFormat | undefined): number {
       return 0;
     case 'json':
       return OVERHEAD_OF_JSON;
-    case 'json_schema': {
-      const bytes = Buffer.byteLength(JSON.stringify(responseFormat.schema) + (responseFormat.name ?? ''));
-      return OVERHEAD_OF_SCHEMA + bytes * SCHEMA_GROWTH;
-    }
+    case 'json_schema':
+      return OVERHEAD_OF_SCHEMA + Buffer.byteLength(schemaText(responseFormat)) * SCHEMA_GROWTH;
     default:
       return responseFormat satisfies never;
   }
+}
+
+/** Models whose own tokenizer o200k is; any other may need more tokens for the same text. */
+const O200K_MODELS = /^openai\/(?:gpt-4o|gpt-4\.1|gpt-4\.5|gpt-[5-9]|gpt-oss|chatgpt-4o|o[1-9])/;
+
+/** Added where the tokenizer is not the model's own. */
+const FOREIGN_MARGIN_PERCENT = 15;
+
+/**
+ * A closer bound of a request's input tokens: counted (o200k), with a margin where that is not the model's own tokenizer, plus overhead.
+ * Takes seconds for a megabyte, giving way to other work meanwhile.
+ * @param model `provider/model`
+ * @returns never more than `estimateInputTokens`
+ */
+export async function countInputTokens(
+  model: string,
+  messages: readonly Message[],
+  responseFormat?: ResponseFormat,
+): Promise<number> {
+  let counted = 0;
+  for (const message of messages) counted += await countTokensAsync(messageText(message));
+  let overhead = OVERHEAD_PER_REQUEST + OVERHEAD_PER_MESSAGE * messages.length;
+  if (responseFormat?.type === 'json_schema') {
+    overhead += OVERHEAD_OF_SCHEMA;
+    counted += SCHEMA_GROWTH * (await countTokensAsync(schemaText(responseFormat)));
+  } else overhead += formatTokens(responseFormat);
+  const tokens = O200K_MODELS.test(model)
+    ? counted
+    : Math.ceil((counted * (100 + FOREIGN_MARGIN_PERCENT)) / 100);
+  return Math.min(overhead + tokens, estimateInputTokens(messages, responseFormat));
+}
+
+function schemaText({ schema, name }: Extract<ResponseFormat, { type: 'json_schema' }>): string {
+  return JSON.stringify(schema) + (name ?? '');
 }
 
 /** Counts the tokens of a text (o200k) at once, blocking. */

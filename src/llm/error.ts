@@ -24,9 +24,11 @@ export type LlmErrorFields = {
   readonly retryAfterMs?: number | undefined;
   /**
    * What the provider had measured when the attempt failed, where it said so. Input counts are final; at stage `output` the count
-   * of output may be that of an earlier moment, so the larger of it and a recount of `outputText` is right.
+   * of output may be that of an earlier moment unless `isUsageCurrent`, so the larger of it and a recount of `outputText` is right.
    */
   readonly usage?: Usage | undefined;
+  /** Whether `usage` counts all of `outputText`: the provider counts along the way, and nothing came after its last count. */
+  readonly isUsageCurrent?: boolean;
   /** All that the model was seen to generate, reasoning and tool calls included: what has to be counted where `usage` lags. */
   readonly outputText?: string | undefined;
   readonly cause?: unknown;
@@ -38,6 +40,7 @@ export class LlmError extends Error {
   readonly status: number | undefined;
   readonly retryAfterMs: number | undefined;
   readonly usage: Usage | undefined;
+  readonly isUsageCurrent: boolean;
   // Private, so that no logger that unfolds errors prints an answer.
   readonly #outputText: string;
 
@@ -49,6 +52,7 @@ export class LlmError extends Error {
     this.status = fields.status;
     this.retryAfterMs = fields.retryAfterMs;
     this.usage = fields.usage;
+    this.isUsageCurrent = fields.usage !== undefined && fields.isUsageCurrent === true;
     this.#outputText = fields.outputText ?? '';
   }
 

@@ -36,6 +36,7 @@ export function toLlmError(attempt: FailedAttempt): LlmError {
     status,
     retryAfterMs: mayWait(kind, status) ? retryAfterMsFrom(exchange.headers, body, attempt.nowMs) : undefined,
     usage: reading.usage,
+    isUsageCurrent: reading.isUsageCurrent,
     outputText: reading.outputText,
     cause: causeOf(exchange, error, said),
   });

@@ -23,6 +23,8 @@ export type ModelRequest = {
 
 export type ModelReply = {
   readonly text: string;
+  /** All that was generated, reasoning and tool calls included: what has to be counted where there is no usage. */
+  readonly outputText: string;
   readonly finishReason: 'stop' | 'length' | 'tool-calls' | 'content-filter';
   /** undefined when the provider sent none: absent is not zero. */
   readonly usage: Usage | undefined;

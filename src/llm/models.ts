@@ -126,15 +126,22 @@ function startStream(
 }
 
 /** Undefined when the stream did not end as an answer does. */
-function toReply({ text, usage, finishReason, error, hasOutput }: Reading): ModelReply | undefined {
+function toReply({
+  text,
+  outputText,
+  usage,
+  finishReason,
+  error,
+  hasOutput,
+}: Reading): ModelReply | undefined {
   if (error !== undefined) return undefined;
   switch (finishReason) {
     case 'stop':
     case 'length':
     case 'tool-calls':
-      return { text, finishReason, usage };
+      return { text, outputText, finishReason, usage };
     case 'content-filter':
-      return hasOutput && text !== '' ? { text, finishReason, usage } : undefined;
+      return hasOutput && text !== '' ? { text, outputText, finishReason, usage } : undefined;
     default:
       return undefined;
   }
@@ -163,6 +170,7 @@ function toCallbackError({ model, attemptKey }: ModelRequest, reading: Reading, 
     kind: 'unknown',
     stage: reading.hasOutput ? 'output' : 'unanswered',
     usage: reading.usage,
+    isUsageCurrent: reading.isUsageCurrent,
     outputText: reading.outputText,
     cause,
   });

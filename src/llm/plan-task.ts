@@ -4,7 +4,7 @@
 import type { Limit } from '../task/budget.ts';
 import type { TaskPlan, TaskSettings } from '../task/decision.ts';
 import type { Fault } from '../task/failure.ts';
-import type { Priority, TaskInput, Tier } from '../task/input.ts';
+import { type Priority, type TaskInput, TIERS, type Tier } from '../task/input.ts';
 import { parseUsd } from '../task/money.ts';
 
 export type PlanModel = { readonly maxOutputTokens: number };
@@ -43,16 +43,17 @@ export function createTaskPlan(config: PlanConfig): (input: TaskInput) => TaskPl
       ...outputFaults(input, model, largest),
     ];
     if (faults.length > 0) return { kind: 'invalid', faults };
+    const maxOutputTokens =
+      input.maxOutputTokens ?? Math.min(DEFAULT_MAX_OUTPUT_TOKENS, largest ?? DEFAULT_MAX_OUTPUT_TOKENS);
     const settings: TaskSettings = {
       model,
       candidates: candidates.slice(0, 1),
-      cheaper: [],
+      cheaper: input.budget.onExceeded === 'degrade' ? cheaperOf(config, input, maxOutputTokens) : [],
       onExceeded: input.budget.onExceeded,
       approval: input.approval,
       abort: input.abort,
       strategy: input.strategy === 'auto' ? 'simple' : input.strategy,
-      maxOutputTokens:
-        input.maxOutputTokens ?? Math.min(DEFAULT_MAX_OUTPUT_TOKENS, largest ?? DEFAULT_MAX_OUTPUT_TOKENS),
+      maxOutputTokens,
       callMaxDurationMs: config.callMaxDurationMs,
       heartbeatTimeoutMs: config.heartbeatTimeoutMs,
       heldWaitMs: config.heldWaitMs,
@@ -70,6 +71,25 @@ function candidatesOf(config: PlanConfig, input: TaskInput): readonly string[] {
   const tier = config.tiers[input.tier ?? DEFAULT_TIER];
   const available = tier.filter(config.isAvailable);
   return available.length > 0 ? available : tier;
+}
+
+/**
+ * Models of the tiers below the first candidate's, dearest tier first, for a task that would rather take less than nothing. One that
+ * cannot write as much as was asked for would refuse the request.
+ */
+function cheaperOf(config: PlanConfig, input: TaskInput, maxOutputTokens: number): readonly string[] {
+  const [model = ''] = candidatesOf(config, input);
+  const own = input.model === undefined ? (input.tier ?? DEFAULT_TIER) : tierOf(config, model);
+  const below = own === undefined ? [] : TIERS.slice(0, TIERS.indexOf(own)).toReversed();
+  const models = below.flatMap((tier) => config.tiers[tier].filter(config.isAvailable));
+  const isFit = (other: string) =>
+    other !== model && (config.models[other]?.maxOutputTokens ?? maxOutputTokens) >= maxOutputTokens;
+  return [...new Set(models)].filter(isFit);
+}
+
+/** The lowest tier that lists a model; undefined for a model that no tier has. */
+function tierOf(config: PlanConfig, model: string): Tier | undefined {
+  return TIERS.find((tier) => config.tiers[tier].includes(model));
 }
 
 function modelFaults(config: PlanConfig, input: TaskInput): Fault[] {

@@ -3,7 +3,7 @@
 import type { FinishReason, TextStreamPart, ToolSet } from 'ai';
 import type { Usage } from '../task/usage.ts';
 import type { Protocol } from './protocol.ts';
-import { rawUsageOf, toUsage } from './usage.ts';
+import { countsOutput, rawUsageOf, toUsage } from './usage.ts';
 
 /** Where a stream stands. */
 export type Reading = {
@@ -13,6 +13,8 @@ export type Reading = {
   readonly outputText: string;
   readonly hasOutput: boolean;
   readonly usage: Usage | undefined;
+  /** Whether `usage` counts all of `outputText`. */
+  readonly isUsageCurrent: boolean;
   /** Why the stream says that it ended; undefined before its end. */
   readonly finishReason: FinishReason | undefined;
   /** The error that stood in the stream. */
@@ -37,10 +39,13 @@ export function createReader(protocol: Protocol, onText: (text: string) => void)
     outputText: '',
     hasOutput: false,
     usage: undefined,
+    isUsageCurrent: false,
     finishReason: undefined,
     error: undefined,
   };
   let rawUsage: Readonly<Record<string, unknown>> | undefined;
+  // Of the chunk whose parts are being taken: its own text is covered by its own count.
+  let chunkCountsOutput = false;
 
   const takeUsage = (raw: Readonly<Record<string, unknown>> | undefined) => {
     if (raw === undefined) return;
@@ -53,6 +58,7 @@ export function createReader(protocol: Protocol, onText: (text: string) => void)
     if (text === '') return;
     reading.outputText += text;
     reading.hasOutput = true;
+    reading.isUsageCurrent = chunkCountsOutput;
   };
   const takePart = (part: TextStreamPart<ToolSet>): boolean => {
     switch (part.type) {
@@ -67,9 +73,13 @@ export function createReader(protocol: Protocol, onText: (text: string) => void)
       case 'tool-input-delta':
         takeOutput(part.delta);
         return true;
-      case 'raw':
-        takeUsage(rawUsageOf(protocol, part.rawValue));
+      case 'raw': {
+        const raw = rawUsageOf(protocol, part.rawValue);
+        takeUsage(raw);
+        chunkCountsOutput = countsOutput(protocol, raw);
+        if (chunkCountsOutput) reading.isUsageCurrent = true;
         return true;
+      }
       case 'error':
         reading.error = part.error;
         return false;

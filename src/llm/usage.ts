@@ -39,6 +39,21 @@ export function rawUsageOf(
   }
 }
 
+/** Whether a chunk's usage says how much was generated until then; some chunks tell the input alone. */
+export function countsOutput(
+  protocol: Protocol,
+  raw: Readonly<Record<string, unknown>> | undefined,
+): boolean {
+  return isCount(raw?.[OUTPUT_COUNTS[protocol]]);
+}
+
+const OUTPUT_COUNTS: Readonly<Record<Protocol, string>> = {
+  openai: 'completion_tokens',
+  'openai-compatible': 'completion_tokens',
+  anthropic: 'output_tokens',
+  google: 'candidatesTokenCount',
+};
+
 type Fields = Readonly<Record<string, unknown>>;
 
 const READERS: Readonly<Record<Protocol, (raw: Fields) => Usage | undefined>> = {

@@ -2,39 +2,11 @@
 // decided elsewhere (gate.ts).
 
 import type { Scope } from '../task/budget.ts';
-import type { UsageTotals } from '../task/usage.ts';
 import { ALWAYS, type Interval } from '../task/window.ts';
 import type { Sql } from './postgres.ts';
+import { readUsage, type UsageFilter, type UsageGroup, type UsageSummary } from './usage.ts';
 
 export type Spent = { readonly nanoUsd: bigint; readonly tokens: bigint };
-
-const GROUPS = {
-  tenant: 'tenant_id',
-  user: 'user_id',
-  session: 'session_id',
-  task: 'task_id',
-  model: 'model',
-  provider: 'provider',
-  day: "to_char(held_at at time zone 'UTC', 'YYYY-MM-DD')",
-} as const;
-
-export const USAGE_GROUPS = Object.keys(GROUPS) as readonly UsageGroup[];
-export type UsageGroup = keyof typeof GROUPS;
-
-export type UsageFilter = {
-  readonly [Group in Exclude<UsageGroup, 'day'>]?: string | undefined;
-} & { readonly from?: Date | undefined; readonly to?: Date | undefined };
-
-export type UsageRow = {
-  /** In the order of the groups asked for; null where a call had none (no session). */
-  readonly keys: readonly (string | null)[];
-  readonly calls: number;
-  /** Requests that reached a provider, or may have: charges and estimates, not voids. */
-  readonly attempts: number;
-  readonly usage: UsageTotals;
-  readonly nanoUsd: bigint;
-  readonly billableNanoUsd: bigint;
-};
 
 /** The column of `ledger` and `attempts` that names a scope. */
 export const SCOPE_COLUMNS = {
@@ -52,9 +24,7 @@ export function createAccounts(sql: Sql) {
     /** What the ledger holds for a scope, by the moments of the holds; without an interval, all of it. */
     async settled(tenantId: string, scope: Scope, interval: Interval = ALWAYS): Promise<Spent> {
       const { rows } = await sql.query<{ nano: bigint; tokens: bigint }>(
-        `select coalesce(sum(cost_nano_usd), 0) as nano, coalesce(sum(tokens), 0) as tokens
-         from ledger where tenant_id = $1 and ${SCOPE_COLUMNS[scope.kind]} = $2
-           and held_at >= $3 and ($4::timestamptz is null or held_at < $4)`,
+        settledSums(scope.kind, interval, ['$3', '$4']),
         [tenantId, scope.id, ...bounds(interval)],
       );
       return { nanoUsd: rows[0]?.nano ?? 0n, tokens: rows[0]?.tokens ?? 0n };
@@ -71,12 +41,9 @@ export function createAccounts(sql: Sql) {
       return { nanoUsd: rows[0]?.nano ?? 0n, tokens: rows[0]?.tokens ?? 0n };
     },
 
-    /** Grouped sums of the ledger, the dearest group first. At most `limit` groups. */
-    usage: (
-      groups: readonly UsageGroup[],
-      filter: UsageFilter,
-      limit: number,
-    ): Promise<readonly UsageRow[]> => usage(sql, groups, filter, limit),
+    /** Grouped sums of all that was ever booked, and their total. At most `limit` groups. */
+    usage: (groups: readonly UsageGroup[], filter: UsageFilter, limit: number): Promise<UsageSummary> =>
+      readUsage(sql, groups, filter, limit),
 
     /** One attempt a row, oldest first, as the ledger has it: for comparing with a provider's own log. */
     async rows(filter: { taskIds: readonly string[] }): Promise<readonly LedgerRow[]> {
@@ -105,65 +72,30 @@ export type LedgerRow = {
   readonly outputTokens: bigint;
 };
 
-/** Of a half-open interval, as parameters of a query; no end is null. */
-function bounds(interval: Interval): [Date, Date | null] {
-  const { startMs, endMs } = interval;
-  return [new Date(startMs), endMs === Number.POSITIVE_INFINITY ? null : new Date(endMs)];
+/**
+ * A query for what a scope has settled in an interval, as `nano` and `tokens`: `$1` is the tenant, `$2` the scope's id, `from` and `to`
+ * name the parameters of the interval's bounds. Months whose rows were dropped are too old for any window but the one over all time;
+ * only that one reads their roll-ups. A share ends with its task and is not rolled up.
+ */
+export function settledSums(
+  kind: Scope['kind'],
+  interval: Interval,
+  [from, to]: readonly [from: string, to: string],
+): string {
+  const column = SCOPE_COLUMNS[kind];
+  const live = `select sum(cost_nano_usd) as nano, sum(tokens) as tokens from ledger
+    where tenant_id = $1 and ${column} = $2 and held_at >= ${from} and (${to}::timestamptz is null or held_at < ${to})`;
+  const isOverAllTime = interval.startMs <= ALWAYS.startMs && interval.endMs >= ALWAYS.endMs;
+  const dropped =
+    isOverAllTime && kind !== 'share'
+      ? ` union all select sum(cost_nano_usd), sum(tokens) from ledger_rollups
+          where tenant_id = $1 and ${column} = $2${kind === 'session' || kind === 'task' ? ` and ${column} <> ''` : ''}`
+      : '';
+  return `select coalesce(sum(nano), 0) as nano, coalesce(sum(tokens), 0) as tokens from (${live}${dropped}) as parts`;
 }
 
-type SummedRow = Record<
-  'calls' | 'attempts' | 'input' | 'cached' | 'written' | 'output' | 'reasoning' | 'nano' | 'billable',
-  bigint
-> & {
-  keys: (string | null)[];
-};
-
-async function usage(
-  sql: Sql,
-  groups: readonly UsageGroup[],
-  filter: UsageFilter,
-  limit: number,
-): Promise<readonly UsageRow[]> {
-  const keys =
-    groups.length === 0
-      ? `array[]::text[]`
-      : `array[${groups.map((group) => GROUPS[group]).join(', ')}]::text[]`;
-  const { rows } = await sql.query<SummedRow>(
-    `select ${keys} as keys, count(distinct call_key) filter (where kind in ('charge', 'estimate')) as calls,
-       count(*) filter (where kind in ('charge', 'estimate')) as attempts,
-       coalesce(sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens), 0) as input,
-       coalesce(sum(cache_read_tokens), 0) as cached,
-       coalesce(sum(cache_write_5m_tokens + cache_write_1h_tokens), 0) as written,
-       coalesce(sum(output_tokens), 0) as output, coalesce(sum(reasoning_tokens), 0) as reasoning,
-       coalesce(sum(cost_nano_usd), 0) as nano, coalesce(sum(cost_nano_usd) filter (where billable), 0) as billable
-     from ledger
-     where ($1::text is null or tenant_id = $1) and ($2::text is null or user_id = $2) and ($3::text is null or session_id = $3)
-       and ($4::text is null or task_id = $4) and ($5::text is null or model = $5) and ($6::text is null or provider = $6)
-       and ($7::timestamptz is null or held_at >= $7) and ($8::timestamptz is null or held_at < $8)
-     group by 1 order by nano desc, 1 limit ${limit}`,
-    [
-      filter.tenant ?? null,
-      filter.user ?? null,
-      filter.session ?? null,
-      filter.task ?? null,
-      filter.model ?? null,
-      filter.provider ?? null,
-      filter.from ?? null,
-      filter.to ?? null,
-    ],
-  );
-  return rows.map((row) => ({
-    keys: row.keys,
-    calls: Number(row.calls),
-    attempts: Number(row.attempts),
-    usage: {
-      inputTokens: Number(row.input),
-      cachedInputTokens: Number(row.cached),
-      cacheWriteTokens: Number(row.written),
-      outputTokens: Number(row.output),
-      reasoningTokens: Number(row.reasoning),
-    },
-    nanoUsd: row.nano,
-    billableNanoUsd: row.billable,
-  }));
+/** Of a half-open interval, as parameters of a query; no end is null. */
+export function bounds(interval: Interval): [Date, Date | null] {
+  const { startMs, endMs } = interval;
+  return [new Date(startMs), endMs === Number.POSITIVE_INFINITY ? null : new Date(endMs)];
 }

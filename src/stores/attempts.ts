@@ -1,7 +1,7 @@
 // Questions about attempts and their charges. Nothing is written here; the steps that write are in ledger.ts.
 
 import type { Usage } from '../task/usage.ts';
-import type { Adjustment, Attempt, AttemptState, CallResult, Charge } from './ledger.ts';
+import type { Adjustment, Attempt, AttemptState, CallResult, Charge, GateMode } from './ledger.ts';
 import type { Sql } from './postgres.ts';
 
 /** Undefined when there is no such attempt. */
@@ -46,8 +46,11 @@ export async function callResult(sql: Sql, callKey: string): Promise<CallResult 
     finish_reason: string;
     usage: Usage;
     cost_nano_usd: bigint;
+    max_output_tokens: number | null;
   }>(
-    'select attempt_key, status, model, text, finish_reason, usage, cost_nano_usd from call_results where call_key = $1',
+    `select attempt_key, status, model, text, finish_reason, usage, cost_nano_usd,
+       (select max_output_tokens from attempts a where a.call_key = r.call_key and a.attempt_key = r.attempt_key)
+     from call_results r where call_key = $1`,
     [callKey],
   );
   const row = rows[0];
@@ -61,6 +64,8 @@ export async function callResult(sql: Sql, callKey: string): Promise<CallResult 
     finishReason: row.finish_reason,
     usage: row.usage,
     nanoUsd: row.cost_nano_usd,
+    // An answer outlives its attempt when months are dropped.
+    maxOutputTokens: row.max_output_tokens ?? Number.POSITIVE_INFINITY,
   };
 }
 
@@ -98,10 +103,12 @@ type AttemptRow = {
   user_id: string;
   session_id: string | null;
   task_id: string | null;
+  share_id: string | null;
   step_id: string;
   provider: string;
   model: string;
   candidate: number;
+  mode: GateMode;
   generation: bigint;
   owner: string;
   estimate_nano_usd: bigint;
@@ -148,11 +155,13 @@ function toAttempt(row: AttemptRow): Attempt {
       userId: row.user_id,
       ...(row.session_id === null ? {} : { sessionId: row.session_id }),
       ...(row.task_id === null ? {} : { taskId: row.task_id }),
+      ...(row.share_id === null ? {} : { shareId: row.share_id }),
     },
     stepId: row.step_id,
     provider: row.provider,
     model: row.model,
     candidate: row.candidate,
+    mode: row.mode,
     generation: row.generation,
     owner: row.owner,
     estimate: {
@@ -185,20 +194,29 @@ export async function recentAdjustments(
   const { rows } = await sql.query<{
     attemptKey: string;
     adjustKey: string;
+    heldAt: Date;
     tenantId: string;
     userId: string;
     sessionId: string | null;
     taskId: string | null;
+    shareId: string | null;
   }>(
-    `select attempt_key as "attemptKey", adjust_key as "adjustKey", tenant_id as "tenantId",
-       user_id as "userId", session_id as "sessionId", task_id as "taskId"
+    `select attempt_key as "attemptKey", adjust_key as "adjustKey", held_at as "heldAt", tenant_id as "tenantId",
+       user_id as "userId", session_id as "sessionId", task_id as "taskId", share_id as "shareId"
      from ledger where kind = 'adjust' and created_at < now() - make_interval(secs => $1 / 1000.0)
        and created_at > now() - make_interval(secs => $2 / 1000.0) limit 1000`,
     [minAgeMs, maxAgeMs],
   );
-  return rows.map(({ attemptKey, adjustKey, tenantId, userId, sessionId, taskId }) => ({
+  return rows.map(({ attemptKey, adjustKey, heldAt, tenantId, userId, sessionId, taskId, shareId }) => ({
     attemptKey,
     adjustKey,
-    payer: { tenantId, userId, sessionId: sessionId ?? undefined, taskId: taskId ?? undefined },
+    heldAt,
+    payer: {
+      tenantId,
+      userId,
+      sessionId: sessionId ?? undefined,
+      taskId: taskId ?? undefined,
+      shareId: shareId ?? undefined,
+    },
   }));
 }

@@ -3,6 +3,8 @@
 
 import type { BindingLimit, Estimate, Payer, Scope } from '../task/budget.ts';
 import { scopesOf } from '../task/budget.ts';
+import { fromIntervalKey, type Interval } from '../task/window.ts';
+import type { Calendars } from './calendars.ts';
 import { budgetKeys } from './keys.ts';
 import { loadScript, type Redis } from './redis.ts';
 
@@ -18,16 +20,25 @@ const scripts = {
 
 export type DoneMarker = 'void' | 'settled' | 'estimated';
 
+/** A limit's counters in its present window, without the hold in question. In the limit's own unit. */
+export type LimitUse = {
+  readonly limit: BindingLimit;
+  readonly interval: Interval;
+  readonly settled: bigint;
+  readonly held: bigint;
+};
+
+/** `refused`: settled spend leaves no room on a hard limit. `crowded`: only other calls' holds stand in the way. */
+export type GateRefusal = LimitUse & { readonly kind: 'refused' | 'crowded' };
+
 export type GateHold =
-  | { readonly kind: 'ok'; readonly heldAtMs: number }
+  | { readonly kind: 'ok'; readonly heldAtMs: number; readonly uses: readonly LimitUse[] }
   | { readonly kind: 'done' }
-  | { readonly kind: 'missing'; readonly scopes: readonly Scope[] }
-  | {
-      readonly kind: 'refused' | 'crowded';
-      readonly limit: BindingLimit;
-      readonly settled: bigint;
-      readonly held: bigint;
-    };
+  | { readonly kind: 'missing'; readonly scopes: readonly ScopeIntervals[] }
+  | GateRefusal;
+
+/** Counters of a scope that must be rebuilt. */
+export type ScopeIntervals = { readonly scope: Scope; readonly intervals: readonly Interval[] };
 
 export type Taken =
   | { readonly kind: 'done'; readonly marker: string }
@@ -63,6 +74,7 @@ export type GateOptions = {
   readonly leaseMs: number;
   /** How long markers of attempts that are over are kept: an hour beyond the longest attempt. */
   readonly markerTtlMs: number;
+  readonly calendars: Calendars;
 };
 
 const UNDONE_TTL_MS = 300_000;
@@ -71,6 +83,8 @@ export type Gate = ReturnType<typeof createGate>;
 
 // biome-ignore lint/complexity/noExcessiveLinesPerFunction: a table of the store's methods; cut, it would hide what the store can do
 export function createGate(redis: Redis, options: GateOptions) {
+  // What the server's clock shows beyond ours, learnt when a window did not fit.
+  const clock = { aheadMs: 0 };
   const keysOf = ({ payer, attemptKey }: AttemptRef) => {
     const keys = budgetKeys(redis.prefix, payer.tenantId);
     const scopes = scopesOf(payer);
@@ -83,7 +97,7 @@ export function createGate(redis: Redis, options: GateOptions) {
   };
 
   return {
-    hold: (request: HoldRequest): Promise<GateHold> => hold(redis, options, request),
+    hold: (request: HoldRequest): Promise<GateHold> => hold(redis, options, clock, request),
 
     /** True when the attempt may send now. False: its hold is gone and its row must be voided. */
     async markSent(attempt: AttemptRef, generation: bigint): Promise<boolean> {
@@ -195,23 +209,25 @@ export function createGate(redis: Redis, options: GateOptions) {
       await redis.command((client) => client.zrem(budgetKeys(redis.prefix, tenantId).leases, attemptKey));
     },
 
-    /** The hydrate tokens of a payer's scopes, '' where a scope is not hydrated; read before an adjustment is committed. */
-    async scopeTokens(payer: Payer, generation: bigint): Promise<readonly string[]> {
+    /** The versions of a payer's scopes, '' where a scope is not hydrated; read before an adjustment is committed. */
+    async scopeVersions(payer: Payer, generation: bigint): Promise<readonly string[]> {
       const wanted = `${generation}:${await redis.runId()}`;
       const { scopeKeys } = keysOf({ payer, attemptKey: '' });
       return Promise.all(
         scopeKeys.map(async (key) => {
-          const [hydrated, token] = await redis.command((client) => client.hmget(key, 'hydrated', 'token'));
-          return hydrated === wanted ? (token ?? '') : '';
+          const [hydrated, version] = await redis.command((client) =>
+            client.hmget(key, 'hydrated', 'version'),
+          );
+          return hydrated === wanted ? (version ?? '') : '';
         }),
       );
     },
 
     /** Idempotent in (attempt, adjustKey). */
     async adjust(
-      attempt: AttemptRef,
+      attempt: AttemptRef & { readonly heldAt: Date },
       generation: bigint,
-      change: { adjustKey: string; nanoUsd: bigint; tokens: number; scopeTokens: readonly string[] },
+      change: { adjustKey: string; nanoUsd: bigint; tokens: number; scopeVersions: readonly string[] },
     ): Promise<void> {
       const { keys, scopeKeys, scopeArgs } = keysOf(attempt);
       const wanted = `${generation}:${await redis.runId()}`;
@@ -223,8 +239,9 @@ export function createGate(redis: Redis, options: GateOptions) {
           change.tokens,
           options.markerTtlMs,
           wanted,
+          attempt.heldAt.getTime(),
           ...scopeArgs,
-          ...change.scopeTokens,
+          ...change.scopeVersions,
         ],
       );
     },
@@ -256,16 +273,17 @@ export function createGate(redis: Redis, options: GateOptions) {
 
 /**
  * One hold. An older attempt of the same call that was not sent gives way in the same step; its key must be known to the script
- * before, so that only keys that were passed are touched: hence the second round.
+ * before, so that only keys that were passed are touched: hence the second round. Another one comes when the windows were computed
+ * by a clock that differs from the server's.
  */
-async function hold(redis: Redis, options: GateOptions, request: HoldRequest): Promise<GateHold> {
+async function hold(
+  redis: Redis,
+  options: GateOptions,
+  clock: { aheadMs: number },
+  request: HoldRequest,
+): Promise<GateHold> {
   const keys = budgetKeys(redis.prefix, request.payer.tenantId);
   const scopes = scopesOf(request.payer);
-  const limits = request.limits.map((limit) => ({
-    scope: 1 + scopes.findIndex((scope) => scope.kind === limit.scope.kind && scope.id === limit.scope.id),
-    unit: limit.unit,
-    amount: limit.amount.toString(),
-  }));
   const runId = await redis.runId();
   let previous = '';
   for (;;) {
@@ -292,27 +310,40 @@ async function hold(redis: Redis, options: GateOptions, request: HoldRequest): P
         options.markerTtlMs,
         scopes.length,
         ...scopes.flatMap((scope) => [scope.kind, scope.id]),
-        JSON.stringify(limits),
+        request.limits.length,
+        ...request.limits.flatMap((limit) => limitArgs(options, scopes, limit, Date.now() + clock.aheadMs)),
       ],
-    )) as [string, ...(string | number)[]];
-    if (answer[0] !== 'PREVIOUS') return toGateHold(answer, scopes, request.limits);
-    previous = String(answer[1]);
+    )) as HoldAnswer;
+    if (answer[0] === 'PREVIOUS') previous = String(answer[1]);
+    else if (answer[0] === 'STALE_WINDOW') clock.aheadMs = Number(answer[1]) - Date.now();
+    else return toGateHold(answer, scopes, request.limits);
   }
 }
 
-function toGateHold(
-  answer: readonly [string, ...(string | number)[]],
+type HoldAnswer = readonly [string, ...(string | number)[]];
+
+function limitArgs(
+  { calendars }: GateOptions,
   scopes: readonly Scope[],
-  limits: readonly BindingLimit[],
-): GateHold {
+  limit: BindingLimit,
+  nowMs: number,
+): (string | number)[] {
+  const scope = scopes.findIndex(({ kind, id }) => kind === limit.scope.kind && id === limit.scope.id);
+  const common = [1 + scope, limit.unit, limit.amount.toString(), limit.hard ? 1 : 0];
+  if (limit.window === 'total') return [...common, '', '', ''];
+  const present = calendars.intervalOf(limit, nowMs);
+  return [...common, present.startMs, present.endMs, calendars.intervalOf(limit, present.endMs).endMs];
+}
+
+function toGateHold(answer: HoldAnswer, scopes: readonly Scope[], limits: readonly BindingLimit[]): GateHold {
   const [kind, ...rest] = answer;
   switch (kind) {
     case 'OK':
-      return { kind: 'ok', heldAtMs: Number(rest[0]) };
+      return { kind: 'ok', heldAtMs: Number(rest[0]), uses: toUses(rest.slice(1), limits) };
     case 'DONE':
       return { kind: 'done' };
     case 'MISS':
-      return { kind: 'missing', scopes: rest.flatMap((index) => scopes[Number(index) - 1] ?? []) };
+      return { kind: 'missing', scopes: toMissing(rest, scopes) };
     case 'REFUSED':
     case 'HELD': {
       const limit = limits[Number(rest[0]) - 1];
@@ -322,11 +353,30 @@ function toGateHold(
         limit,
         settled: BigInt(rest[1] ?? 0),
         held: BigInt(rest[2] ?? 0),
+        interval: fromIntervalKey(String(rest[3])),
       };
     }
     default:
       throw new Error(`hold script answered ${kind}`);
   }
+}
+
+/** Three values per limit; none at all for the repetition of a hold that was made before. */
+function toUses(values: readonly (string | number)[], limits: readonly BindingLimit[]): readonly LimitUse[] {
+  if (values.length === 0) return [];
+  return limits.map((limit, index) => ({
+    limit,
+    settled: BigInt(values[3 * index] ?? 0),
+    held: BigInt(values[3 * index + 1] ?? 0),
+    interval: fromIntervalKey(String(values[3 * index + 2])),
+  }));
+}
+
+function toMissing(pairs: readonly (string | number)[], scopes: readonly Scope[]): readonly ScopeIntervals[] {
+  return scopes.flatMap((scope, index) => {
+    const keys = pairs.filter((_, at) => at % 2 === 1 && Number(pairs[at - 1]) === index + 1).map(String);
+    return keys.length === 0 ? [] : [{ scope, intervals: [...new Set(keys)].map(fromIntervalKey) }];
+  });
 }
 
 function toTaken([kind, value]: readonly [string, string?]): Taken {

@@ -1,12 +1,12 @@
-// Rebuilds the counters of a scope in Redis from Postgres: after a flush, a restart, or when a limit meets a scope for the first
-// time. One rebuild per scope and process at a time.
+// Rebuilds counters of a scope in Redis from Postgres: after a flush, a restart, when a limit meets a scope for the first time, or when
+// a window turned. One rebuild per scope and process at a time.
 
 import { randomUUID } from 'node:crypto';
 import type { Scope } from '../task/budget.ts';
-import { SCOPE_COLUMNS } from './accounts.ts';
+import { type Interval, toIntervalKey } from '../task/window.ts';
 import { budgetKeys } from './keys.ts';
-import type { Sql } from './postgres.ts';
 import { loadScript, type Redis } from './redis.ts';
+import type { ScopeSums } from './scope-sums.ts';
 
 const scripts = {
   begin: loadScript('holds', 'hydrate-begin'),
@@ -20,14 +20,21 @@ const BUSY_POLL_MS = 20;
 export type HydrateRequest = {
   readonly tenantId: string;
   readonly scope: Scope;
+  readonly intervals: readonly Interval[];
   readonly generation: bigint;
 };
 
 export type Hydrate = (request: HydrateRequest) => Promise<void>;
 
-/** Resolves when the scope is hydrated under the given generation and the present Redis. Throws when a store is down. */
-export function createHydrate(redis: Redis, sql: Sql, options: { leaseMs: number }): Hydrate {
-  // Two calls of one process that miss the same scope share one rebuild instead of invalidating each other's.
+export type HydrateOptions = {
+  readonly leaseMs: number;
+  /** Settled sums and attempts under way, of one moment. */
+  readonly readSums: (request: Omit<HydrateRequest, 'generation'>) => Promise<ScopeSums>;
+};
+
+/** Resolves when the intervals are hydrated under the given generation and the present Redis. Throws when a store is down. */
+export function createHydrate(redis: Redis, options: HydrateOptions): Hydrate {
+  // Two calls of one process that miss the same counters share one rebuild instead of invalidating each other's.
   const underWay = new Map<string, Promise<void>>();
   return (request) => {
     const name = JSON.stringify([
@@ -35,79 +42,53 @@ export function createHydrate(redis: Redis, sql: Sql, options: { leaseMs: number
       request.scope.kind,
       request.scope.id,
       request.generation.toString(),
+      ...request.intervals.map(toIntervalKey),
     ]);
     const running = underWay.get(name);
     if (running !== undefined) return running;
-    const started = rebuild(redis, sql, options, request).finally(() => underWay.delete(name));
+    const started = rebuild(redis, options, request).finally(() => underWay.delete(name));
     underWay.set(name, started);
     return started;
   };
 }
 
-async function rebuild(
-  redis: Redis,
-  sql: Sql,
-  options: { leaseMs: number },
-  request: HydrateRequest,
-): Promise<void> {
+async function rebuild(redis: Redis, options: HydrateOptions, request: HydrateRequest): Promise<void> {
   const keys = budgetKeys(redis.prefix, request.tenantId);
   const scopeKey = keys.scope(request.scope.kind, request.scope.id);
+  const intervalKeys = request.intervals.map(toIntervalKey);
   for (;;) {
     const token = randomUUID();
     const runId = await redis.runId();
     const generation = request.generation.toString();
-    const begun = await redis.run(scripts.begin, [scopeKey], [token, generation, runId, FENCE_MS]);
+    const begun = await redis.run(
+      scripts.begin,
+      [scopeKey],
+      [token, generation, runId, FENCE_MS, ...intervalKeys],
+    );
     if (begun === 'READY') return;
     if (begun === 'BUSY') {
       await new Promise((resolve) => setTimeout(resolve, BUSY_POLL_MS));
       continue;
     }
-    const sums = await readSums(sql, request).catch(async (error: unknown) => {
+    const sums = await options.readSums(request).catch(async (error: unknown) => {
       // Who comes next need not wait for the fence of a rebuild that failed.
       await redis.command((client) => client.hdel(scopeKey, 'hydrating'));
       throw error;
     });
+    const { kind, id } = request.scope;
+    const counted = sums.settled.flatMap(({ nanoUsd, tokens }, index) => [
+      intervalKeys[index] ?? '',
+      nanoUsd.toString(),
+      tokens.toString(),
+    ]);
     const written = await redis.run(
       scripts.write,
       [keys.holds, keys.leases, scopeKey],
       [
-        token,
-        generation,
-        runId,
-        request.scope.kind,
-        request.scope.id,
-        sums.nanoUsd.toString(),
-        sums.tokens.toString(),
-        options.leaseMs,
-        JSON.stringify(sums.started),
+        ...[token, generation, runId, kind, id, options.leaseMs],
+        ...[intervalKeys.length, ...counted, JSON.stringify(sums.started)],
       ],
     );
     if (written === 'OK') return;
   }
-}
-
-/**
- * Settled sums and attempts under way, of one snapshot: read in two statements, an attempt that settles in between would be in
- * both or in neither.
- */
-async function readSums(sql: Sql, { tenantId, scope }: HydrateRequest) {
-  const column = SCOPE_COLUMNS[scope.kind];
-  const { rows } = await sql.query<{ nano: bigint; tokens: bigint; started: unknown[] }>(
-    `select
-       (select coalesce(sum(cost_nano_usd), 0) from ledger where tenant_id = $1 and ${column} = $2) as nano,
-       (select coalesce(sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens + output_tokens), 0)
-          from ledger where tenant_id = $1 and ${column} = $2) as tokens,
-       (select coalesce(jsonb_agg(jsonb_build_object(
-            'key', attempt_key, 'call', call_key, 'nano', estimate_nano_usd::text, 'tokens', estimate_tokens::text,
-            'owner', owner, 'generation', generation::text,
-            'heldAt', (extract(epoch from held_at) * 1000)::bigint::text,
-            'scopes', jsonb_build_array(jsonb_build_array('tenant', tenant_id), jsonb_build_array('user', user_id))
-              || case when session_id is null then '[]'::jsonb else jsonb_build_array(jsonb_build_array('session', session_id)) end
-              || case when task_id is null then '[]'::jsonb else jsonb_build_array(jsonb_build_array('task', task_id)) end)), '[]')
-          from attempts where state = 'started' and tenant_id = $1 and ${column} = $2) as started`,
-    [tenantId, scope.id],
-  );
-  const row = rows[0];
-  if (row === undefined) throw new Error('the sums of a scope came back without a row');
-  return { nanoUsd: row.nano, tokens: row.tokens, started: row.started };
 }

@@ -27,11 +27,17 @@ export type Attempt = {
   readonly provider: string;
   readonly model: string;
   readonly candidate: number;
+  /** Which gate made the hold, and under which of its generations. */
+  readonly mode: GateMode;
   readonly generation: bigint;
   readonly owner: string;
   readonly estimate: Estimate;
   readonly priceHash: string;
 };
+
+export type GateMode = 'redis' | 'postgres';
+
+export type TenantGate = { readonly mode: GateMode; readonly generation: bigint };
 
 export type AttemptState = 'started' | 'settled' | 'voided' | 'estimated';
 export type AttemptOutcome = 'ok' | 'failed' | 'throttled' | 'cancelled' | 'lost';
@@ -49,6 +55,8 @@ export type CallResult = {
   readonly finishReason: string;
   readonly usage: Usage;
   readonly nanoUsd: bigint;
+  /** What its request was sent with. */
+  readonly maxOutputTokens: number;
 };
 
 /** The end of an attempt without an answer: nothing was sent, or what it took can only be estimated. */
@@ -60,7 +68,12 @@ export type Resolution = {
   readonly caused?: Caused | undefined;
 };
 
-export type Adjustment = { readonly attemptKey: string; readonly adjustKey: string; readonly payer: Payer };
+export type Adjustment = {
+  readonly attemptKey: string;
+  readonly adjustKey: string;
+  readonly heldAt: Date;
+  readonly payer: Payer;
+};
 
 /** Milestones that belong to a step of an attempt; they become visible when the step is committed and published. */
 export type Caused = { readonly task: MilestoneTask; readonly events: readonly EventDraft[] };
@@ -136,12 +149,9 @@ export function createLedger(postgres: Postgres) {
   };
 }
 
-async function gate(sql: Sql, tenantId: string): Promise<{ mode: 'redis' | 'postgres'; generation: bigint }> {
+async function gate(sql: Sql, tenantId: string): Promise<TenantGate> {
   const read = () =>
-    sql.query<{ mode: 'redis' | 'postgres'; generation: bigint }>(
-      'select mode, generation from gates where tenant_id = $1',
-      [tenantId],
-    );
+    sql.query<TenantGate>('select mode, generation from gates where tenant_id = $1', [tenantId]);
   const found = (await read()).rows[0];
   if (found !== undefined) return found;
   await sql.query('insert into tenants (tenant_id) values ($1) on conflict do nothing', [tenantId]);
@@ -160,8 +170,8 @@ function intent(postgres: Postgres, attempt: Attempt, caused: Caused | undefined
          select 1 from gates where tenant_id = $4 and mode = 'redis' and generation = $11 for share
        )
        insert into attempts (held_at, attempt_key, call_key, tenant_id, user_id, session_id, task_id, step_id, provider, model,
-         generation, owner, estimate_nano_usd, estimate_tokens, estimate_input_tokens, max_output_tokens, price_hash, candidate, state)
-       select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, 'started' from gate
+         generation, owner, estimate_nano_usd, estimate_tokens, estimate_input_tokens, max_output_tokens, price_hash, candidate, share_id, state)
+       select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 'started' from gate
        where not exists (select 1 from call_results where call_key = $3)
          and not exists (select 1 from attempts where call_key = $3 and state = 'started' and attempt_key <> $2)
        on conflict do nothing`,
@@ -184,6 +194,7 @@ function intent(postgres: Postgres, attempt: Attempt, caused: Caused | undefined
         estimate.maxOutputTokens,
         attempt.priceHash,
         attempt.candidate,
+        payer.shareId ?? null,
       ],
     );
     // Nothing inserted: the gate moved, or this is the repetition of a commit whose answer was lost.
@@ -308,8 +319,8 @@ async function insertRow(
   const { rowCount } = await sql.query(
     `insert into ledger (held_at, attempt_key, kind, adjust_key, call_key, tenant_id, user_id, session_id, task_id, provider, model,
        input_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
-       cost_nano_usd, billable, usage_source, price_hash)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+       cost_nano_usd, billable, usage_source, price_hash, share_id)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
      on conflict do nothing`,
     [
       attempt.heldAt,
@@ -333,6 +344,7 @@ async function insertRow(
       row.billable,
       row.charge.source,
       attempt.priceHash,
+      attempt.payer.shareId ?? null,
     ],
   );
   return rowCount === 1;

@@ -1,6 +1,10 @@
 // Every store of one process, on top of its two connections. Opening and closing those is up to who composes the process.
 
 import { createAccounts } from './accounts.ts';
+import { createApprovals } from './approvals.ts';
+import { createBudgetGate } from './budget-gate.ts';
+import { type CalendarSettings, createCalendars } from './calendars.ts';
+import { createErase } from './erase.ts';
 import { createEvents, type EventOptions } from './events.ts';
 import { createGate } from './gate.ts';
 import { createHydrate } from './hydrate.ts';
@@ -10,13 +14,18 @@ import { createLimits } from './limits.ts';
 import type { Postgres } from './postgres.ts';
 import { createRates, type ProviderRate } from './rates.ts';
 import type { Redis } from './redis.ts';
+import { createRerateRows } from './rerate-rows.ts';
+import { createRetention } from './retention.ts';
+import { readScopeSums } from './scope-sums.ts';
 import { createTasks } from './tasks.ts';
+import { createThresholds } from './thresholds.ts';
 
 export type StoreOptions = {
   readonly leaseMs: number;
   /** Longest attempt; markers of ended attempts outlive it by an hour. */
   readonly attemptMs: number;
   readonly defaultLimits: DefaultLimits;
+  readonly calendar: CalendarSettings;
   readonly rateOf: (provider: string) => ProviderRate;
   readonly events: EventOptions;
 };
@@ -26,14 +35,32 @@ export type Stores = ReturnType<typeof createStores>;
 const HOUR_MS = 3_600_000;
 
 export function createStores(postgres: Postgres, redis: Redis, options: StoreOptions) {
+  const calendars = createCalendars(options.calendar);
+  const limits = createLimits(postgres, options.defaultLimits, calendars);
+  const ledger = createLedger(postgres);
+  const redisGate = createGate(redis, {
+    leaseMs: options.leaseMs,
+    markerTtlMs: options.attemptMs + HOUR_MS,
+    calendars,
+  });
+  const hydrate = createHydrate(redis, {
+    leaseMs: options.leaseMs,
+    readSums: ({ tenantId, scope, intervals }) => readScopeSums(postgres, tenantId, scope, intervals),
+  });
   return {
     accounts: createAccounts(postgres),
+    approvals: createApprovals(postgres, limits),
+    erase: createErase(postgres, redis),
     events: createEvents(postgres, redis, options.events),
-    gate: createGate(redis, { leaseMs: options.leaseMs, markerTtlMs: options.attemptMs + HOUR_MS }),
-    hydrate: createHydrate(redis, postgres, { leaseMs: options.leaseMs }),
-    ledger: createLedger(postgres),
-    limits: createLimits(postgres, options.defaultLimits),
+    gate: createBudgetGate({ redis: redisGate, hydrate, ledger }),
+    hydrate,
+    ledger,
+    limits,
+    redisGate,
     rates: createRates(redis, { leaseMs: options.leaseMs, limitOf: options.rateOf }),
+    rerateRows: createRerateRows(postgres),
+    retention: createRetention(postgres),
     tasks: createTasks(postgres),
+    thresholds: createThresholds(postgres),
   };
 }

@@ -1,12 +1,13 @@
 // Rows of tasks: written when a task is accepted, kept true until it ended. Lists and sums come from here, never from Temporal's
 // visibility store.
 
-import type { Limit } from '../task/budget.ts';
+import { BUDGET_WORDS, type Limit, type Scope, type ScopeKind } from '../task/budget.ts';
 import type { EventDraft } from '../task/event.ts';
 import type { FailureDetails } from '../task/failure.ts';
 import type { TaskInput } from '../task/input.ts';
 import type { EndedStatus, TaskStatus } from '../task/status.ts';
 import type { UsageTotals } from '../task/usage.ts';
+import { DECIDED_BY_WEIR, toDecidedEvent } from './approvals.ts';
 import { toStored } from './limits.ts';
 import { writeMilestones } from './milestones.ts';
 import type { Postgres, Sql } from './postgres.ts';
@@ -145,6 +146,9 @@ export function createTasks(postgres: Postgres) {
       );
     },
 
+    /** Tasks of a scope that are parked on a budget, oldest first: whom to wake when its limits change. */
+    waitingOn: (tenantId: string, scope: Scope) => waitingOn(postgres, tenantId, scope),
+
     async waitingCount(): Promise<number> {
       const { rows } = await postgres.query<{ count: number }>(
         "select count(*)::int as count from tasks where ended_at is null and status = 'waiting'",
@@ -171,6 +175,27 @@ export function createTasks(postgres: Postgres) {
   };
 }
 
+const TASK_COLUMNS = {
+  tenant: 'tenant_id',
+  user: 'user_id',
+  session: 'session_id',
+  task: 'task_id',
+} as const satisfies Record<ScopeKind, string>;
+
+/** Every wait for a budget names it (`toBudgetName`), the wait for somebody's approval too. */
+async function waitingOn(sql: Sql, tenantId: string, scope: Scope): Promise<readonly string[]> {
+  // A share is a part of its task, whose own wait it is.
+  if (scope.kind === 'share') return [];
+  const { rows } = await sql.query<{ task_id: string }>(
+    `select task_id from tasks
+     where ended_at is null and status = 'waiting' and tenant_id = $1 and ${TASK_COLUMNS[scope.kind]} = $2
+       and position($3 in waiting->>'reason') > 0
+     order by created_at`,
+    [tenantId, scope.id, BUDGET_WORDS],
+  );
+  return rows.map((row) => row.task_id);
+}
+
 async function queue(sql: Sql, task: NewTask): Promise<boolean> {
   const { rowCount } = await insertRow(sql, task, 'queued', 'where tasks.ended_at is not null');
   return rowCount === 1;
@@ -194,6 +219,11 @@ function begin(
     );
     if (rowCount !== 1) return false;
     await setOwnLimits(sql, task);
+    // What somebody granted to an earlier run of the id was for that run.
+    await sql.query('delete from budget_grants where tenant_id = $1 and task_id = $2', [
+      task.input.tenantId,
+      task.taskId,
+    ]);
     await writeMilestones(
       sql,
       { taskId: task.taskId, runId: task.runId, tenantId: task.input.tenantId },
@@ -275,9 +305,20 @@ function endTask(
     );
     const row = rows[0];
     if (row === undefined) return false;
-    await writeMilestones(sql, { ...task, tenantId: row.tenant_id }, events);
+    const withdrawn = await withdrawApprovals(sql, task.taskId);
+    await writeMilestones(sql, { ...task, tenantId: row.tenant_id }, [...withdrawn, ...events]);
     return true;
   });
+}
+
+/** Nobody is asked about a task that has ended, however it did. */
+async function withdrawApprovals(sql: Sql, taskId: string): Promise<readonly EventDraft[]> {
+  const { rows } = await sql.query<{ approval_id: string }>(
+    `update approvals set status = 'withdrawn', decided_by = $2, decided_at = now()
+     where task_id = $1 and status = 'pending' returning approval_id`,
+    [taskId, DECIDED_BY_WEIR],
+  );
+  return rows.map((row) => toDecidedEvent({ approvalId: row.approval_id, status: 'withdrawn' }));
 }
 
 type SelectedRow = {

@@ -45,6 +45,14 @@ export type Estimate = {
   readonly maxOutputTokens: number;
 };
 
+/** In the name of every budget, so that who waits for one is found by it. */
+export const BUDGET_WORDS = 'budget of ';
+
+/** The name of a scope's budget, as waits, timers and messages show it. */
+export function toBudgetName(scope: { readonly scope: string; readonly id: string }): string {
+  return `${BUDGET_WORDS}${scope.scope} ${scope.id}`;
+}
+
 /** The scopes of a payer in the one order in which they are locked and listed. */
 export function scopesOf(payer: Payer): readonly Scope[] {
   return [

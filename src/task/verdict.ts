@@ -2,6 +2,7 @@
 
 import type { CallOutcome } from './decision.ts';
 import type { BudgetExceededDetails, FailureDetails } from './failure.ts';
+import { parseUsd } from './money.ts';
 
 /** What a provider's error means, whatever its dialect. */
 export const PROVIDER_FAULT_KINDS = [
@@ -81,45 +82,56 @@ export function judge(
   }
 }
 
-/** What the workflow does next with an outcome. `candidatesLeft` does not count the present one. */
+/** What the workflow does next with an outcome. */
 export type NextMove =
   | { readonly kind: 'done' }
   | { readonly kind: 'sleep'; readonly ms: number; readonly limit: string }
+  /** The time for waiting for others is over: what they leave no room for counts as exceeded now. */
+  | { readonly kind: 'look_again' }
   | { readonly kind: 'ask'; readonly failure: BudgetExceededDetails }
   | { readonly kind: 'next_candidate' }
   | { readonly kind: 'fail'; readonly failure: FailureDetails };
 
-/** Times are milliseconds; `heldWaitLeftMs` is what is left of the time a call may wait for other calls' holds. */
-export function nextMove(
-  outcome: CallOutcome,
-  state: { readonly candidatesLeft: number; readonly remainingMs: number; readonly heldWaitLeftMs: number },
-): NextMove {
+/** Where a call stands. Times are milliseconds, Infinity where nothing ends them. */
+export type CallStanding = {
+  /** Models that a model's failure leaves, the present one not counted. */
+  readonly candidatesLeft: number;
+  /** Models that an exceeded budget leaves: the candidates and, after them, cheaper ones. */
+  readonly cheaperLeft: number;
+  /** Until the call's own time is over, or the deadline. */
+  readonly remainingMs: number;
+  /** Until the deadline alone: what waits for a window or for a person takes none of the call's own time. */
+  readonly untilDeadlineMs: number;
+  /** What is left of the time a call may wait for other calls' holds. */
+  readonly heldWaitLeftMs: number;
+  /** It was looked at for a last time after that. */
+  readonly heldWaitOver: boolean;
+};
+
+export function nextMove(outcome: CallOutcome, standing: CallStanding): NextMove {
   switch (outcome.kind) {
     case 'completed':
       return { kind: 'done' };
     case 'refuse':
       return { kind: 'fail', failure: outcome.failure };
     case 'wait':
-      return waitOrFail(outcome, state);
+      return waitOrFail(outcome, standing);
     case 'held':
-      if (state.heldWaitLeftMs <= 0) return { kind: 'fail', failure: outcome.failure };
-      return {
-        kind: 'sleep',
-        ms: Math.min(outcome.ms, state.heldWaitLeftMs, Math.max(0, state.remainingMs)),
-        limit: outcome.limit,
-      };
+      return waitForHolds(outcome, standing);
     case 'budget_wait':
-      if (outcome.ms >= state.remainingMs) return { kind: 'fail', failure: outcome.failure };
+      // What is larger than the whole limit fits into no window.
+      if (outcome.ms >= standing.untilDeadlineMs || isLargerThanLimit(outcome.failure))
+        return { kind: 'fail', failure: outcome.failure };
       return { kind: 'sleep', ms: outcome.ms, limit: outcome.limit };
     case 'ask':
       return outcome;
     case 'degrade':
-      return state.candidatesLeft > 0
+      return standing.cheaperLeft > 0
         ? { kind: 'next_candidate' }
         : { kind: 'fail', failure: outcome.failure };
     case 'unavailable':
-      if (state.candidatesLeft > 0) return { kind: 'next_candidate' };
-      if (outcome.retryAfterMs !== undefined && outcome.retryAfterMs < state.remainingMs)
+      if (standing.candidatesLeft > 0) return { kind: 'next_candidate' };
+      if (outcome.retryAfterMs !== undefined && outcome.retryAfterMs < standing.remainingMs)
         return { kind: 'sleep', ms: outcome.retryAfterMs, limit: outcome.reason };
       return {
         kind: 'fail',
@@ -130,19 +142,35 @@ export function nextMove(
   }
 }
 
-function waitOrFail(
-  outcome: Extract<CallOutcome, { kind: 'wait' }>,
-  state: { readonly remainingMs: number; readonly heldWaitLeftMs: number },
+function waitForHolds(
+  outcome: Extract<CallOutcome, { kind: 'held' }>,
+  { heldWaitLeftMs, heldWaitOver, remainingMs }: CallStanding,
 ): NextMove {
-  if (outcome.ms < state.remainingMs) return { kind: 'sleep', ms: outcome.ms, limit: outcome.limit };
+  if (heldWaitOver) return { kind: 'fail', failure: outcome.failure };
+  if (heldWaitLeftMs <= 0) return { kind: 'look_again' };
+  const ms = Math.min(outcome.ms, heldWaitLeftMs, Math.max(0, remainingMs));
+  return { kind: 'sleep', ms, limit: outcome.limit };
+}
+
+function waitOrFail(outcome: Extract<CallOutcome, { kind: 'wait' }>, standing: CallStanding): NextMove {
+  const { ms, limit, reason } = outcome;
+  if (ms < standing.remainingMs) return { kind: 'sleep', ms, limit };
+  // Back-pressure slows down and refuses nobody: it takes no more than half of what time there is.
+  if (reason === 'backpressure')
+    return { kind: 'sleep', ms: Math.max(0, Math.floor(standing.remainingMs / 2)), limit };
   return {
     kind: 'fail',
     failure: {
       type: 'RateLimited',
-      reason: `the wait for ${outcome.limit} would end after the deadline`,
-      retryAfterMs: outcome.ms,
+      reason: `the wait for ${limit} would end after the deadline`,
+      retryAfterMs: ms,
     },
   };
+}
+
+function isLargerThanLimit({ unit, needed, limit }: BudgetExceededDetails): boolean {
+  const amountOf = (text: string) => (unit === 'usd' ? parseUsd(text) : BigInt(text));
+  return (amountOf(needed) ?? 0n) > (amountOf(limit) ?? 0n);
 }
 
 function throttled(fault: ProviderFault, context: VerdictContext): Verdict {

@@ -27,8 +27,9 @@ export type Calendar = {
 const HOUR_MS = 3_600_000;
 const DAY_MS = 86_400_000;
 
-/** Whether the runtime knows a time zone of this IANA name. */
+/** Whether the runtime knows a time zone of this IANA name. A bare offset such as +02:00, which Intl takes as well, is no name. */
 export function isZone(name: string): boolean {
+  if (!/^[A-Za-z]/.test(name)) return false;
   try {
     formatOf(name);
     return true;
@@ -40,6 +41,14 @@ export function isZone(name: string): boolean {
 /** The name of an interval in keys and rows: `all`, or `<start>-<end>` in milliseconds. */
 export function toIntervalKey(interval: Interval): string {
   return interval.endMs === Number.POSITIVE_INFINITY ? 'all' : `${interval.startMs}-${interval.endMs}`;
+}
+
+/** Reads what `toIntervalKey` wrote. */
+export function fromIntervalKey(key: string): Interval {
+  if (key === 'all') return ALWAYS;
+  const [startMs = 0, endMs = 0] = (/^(\d+)-(\d+)$/.exec(key) ?? []).slice(1).map(Number);
+  if (startMs >= endMs) throw new Error(`not the name of an interval: ${key}`);
+  return { startMs, endMs };
 }
 
 /** Windows of one IANA zone. It remembers the last interval of each kind, since finding one asks the zone some thirty times. */
@@ -63,15 +72,24 @@ export function createCalendar(zone: string, weekStart: WeekDay): Calendar {
 type Offset = (atMs: number) => number;
 
 /**
- * Hours begin on the zone's full hours, by its offset at the beginning of the year: a shift of half an hour (Lord Howe) would
- * otherwise make two hours overlap.
+ * Hours begin on the zone's full hours. Where its clocks are moved by no whole number of hours (Lord Howe, and every zone that ever
+ * changed its offset by half an hour), the hour under way is cut off and the next one begins, short, with the new time.
  */
 function hourAt(offset: Offset, atMs: number): Interval {
-  const shiftMs = offset(Date.UTC(new Date(atMs).getUTCFullYear(), 0, 1)) % HOUR_MS;
+  const shiftMs = offset(atMs) % HOUR_MS;
   const startMs = Math.floor((atMs + shiftMs) / HOUR_MS) * HOUR_MS - shiftMs;
-  return { startMs, endMs: startMs + HOUR_MS };
+  const endMs = startMs + HOUR_MS;
+  const isOfAnother = (ms: number) => (offset(ms) - shiftMs) % HOUR_MS !== 0;
+  return {
+    startMs: isOfAnother(startMs) ? firstMoment((ms) => !isOfAnother(ms), startMs, atMs) : startMs,
+    endMs: isOfAnother(endMs - 1) ? firstMoment(isOfAnother, atMs, endMs - 1) : endMs,
+  };
 }
 
+/**
+ * Near midnight the clock alone does not tell the day: where it is set back from a minute past midnight (St John's until 2011) it
+ * shows yesterday again. A day begins once, so there the neighbours are looked at as well.
+ */
 function daysAt(
   offset: Offset,
   window: 'day' | 'week' | 'month',
@@ -80,30 +98,45 @@ function daysAt(
 ): Interval {
   // The local date as if it were one in UTC, so that days can be counted without a zone.
   const today = Math.floor((atMs + offset(atMs)) / DAY_MS) * DAY_MS;
-  const date = new Date(today);
-  if (window === 'month') {
-    const month = (ahead: number) => Date.UTC(date.getUTCFullYear(), date.getUTCMonth() + ahead, 1);
-    return { startMs: startOfDay(offset, month(0)), endMs: startOfDay(offset, month(1)) };
+  const dateOf = datesFrom(window, weekStart, today);
+  for (const ahead of [0, -1, 1]) {
+    const startMs = startOfDay(offset, dateOf(ahead));
+    const endMs = startOfDay(offset, dateOf(ahead + 1));
+    if (startMs <= atMs && atMs < endMs) return { startMs, endMs };
   }
-  const days = window === 'day' ? 1 : 7;
-  const since = window === 'day' ? 0 : (date.getUTCDay() - WEEK_DAYS.indexOf(weekStart) + 7) % 7;
-  const first = today - since * DAY_MS;
-  return { startMs: startOfDay(offset, first), endMs: startOfDay(offset, first + days * DAY_MS) };
+  throw new Error(`no ${window} of the zone holds the moment ${atMs}`);
+}
+
+/** The first date of the period that a date lies in, and of those so many periods ahead of it. */
+function datesFrom(
+  window: 'day' | 'week' | 'month',
+  weekStart: WeekDay,
+  today: number,
+): (ahead: number) => number {
+  const date = new Date(today);
+  if (window === 'month') return (ahead) => Date.UTC(date.getUTCFullYear(), date.getUTCMonth() + ahead, 1);
+  if (window === 'day') return (ahead) => today + ahead * DAY_MS;
+  const since = (date.getUTCDay() - WEEK_DAYS.indexOf(weekStart) + 7) % 7;
+  return (ahead) => today + (7 * ahead - since) * DAY_MS;
 }
 
 /**
- * The first moment of a local date, given as its midnight in UTC. Bisected, because midnight may not exist (the clock jumps over it),
- * may come twice, or a whole date may be missing.
+ * The first moment of a local date, given as its midnight in UTC. Looked for, because midnight may not exist (the clock jumps over
+ * it), may come twice, or a whole date may be missing. No zone is further than 16 hours from UTC.
  */
 function startOfDay(offset: Offset, date: number): number {
-  let before = date - 16 * HOUR_MS;
-  let from = date + 16 * HOUR_MS;
-  while (from - before > 1) {
-    const middle = Math.floor((before + from) / 2);
-    if (middle + offset(middle) >= date) from = middle;
-    else before = middle;
+  return firstMoment((ms) => ms + offset(ms) >= date, date - 16 * HOUR_MS, date + 16 * HOUR_MS);
+}
+
+/** Bisects for the moment from which on something holds: it does not at `before`, and does at `from`. */
+function firstMoment(holds: (ms: number) => boolean, before: number, from: number): number {
+  let [without, withIt] = [before, from];
+  while (withIt - without > 1) {
+    const middle = Math.floor((without + withIt) / 2);
+    if (holds(middle)) withIt = middle;
+    else without = middle;
   }
-  return from;
+  return withIt;
 }
 
 function offsetMs(format: Intl.DateTimeFormat, atMs: number): number {

@@ -3,7 +3,8 @@
 
 import { ApplicationFailureCategory } from '@temporalio/common';
 import { ApplicationFailure } from '@temporalio/workflow';
-import { type FailureDetails, failureMessage } from '../task/failure.ts';
+import { type FailureDetails, type Fault, failureMessage } from '../task/failure.ts';
+import type { UpdateRefusal } from './messages.ts';
 
 export function taskFailure(details: FailureDetails): ApplicationFailure {
   return ApplicationFailure.create({
@@ -12,6 +13,21 @@ export function taskFailure(details: FailureDetails): ApplicationFailure {
     nonRetryable: true,
     category: ApplicationFailureCategory.BENIGN,
     details: [details],
+  });
+}
+
+/** Refuses an update, to whoever sent it; the task goes on. */
+export function updateRefused(
+  type: UpdateRefusal,
+  message: string,
+  faults: readonly Fault[] = [],
+): ApplicationFailure {
+  return ApplicationFailure.create({
+    type,
+    message,
+    nonRetryable: true,
+    category: ApplicationFailureCategory.BENIGN,
+    ...(faults.length === 0 ? {} : { details: [{ faults }] }),
   });
 }
 

@@ -1,5 +1,6 @@
 // Names and shapes by which clients talk to a running task. Clients import this file, so it holds nothing else.
 
+import type { ApprovalStatus } from '../task/approval.ts';
 import type { Pressure } from '../task/decision.ts';
 import type { BudgetExceededDetails, FailureDetails } from '../task/failure.ts';
 import type { UsageTotals } from '../task/usage.ts';
@@ -21,6 +22,32 @@ export type ApprovalDecision = {
 
 /** Argument of the update `raiseBudget`: what is added to the task's own limits. */
 export type BudgetRaise = { readonly usd?: string | number; readonly tokens?: number; readonly by: string };
+
+/** What became of a decision. `raiseUsd` is what the limit was raised by, for this task alone. */
+export type ApprovalDecided = {
+  readonly approvalId: string;
+  readonly status: ApprovalStatus;
+  readonly raiseUsd?: string;
+};
+
+/** The task's own limits after a raise. Amounts are decimal strings: USD, or a count of tokens, by `unit`. */
+export type BudgetRaised = {
+  readonly limits: readonly {
+    readonly unit: 'usd' | 'tokens';
+    readonly window: string;
+    readonly amount: string;
+  }[];
+};
+
+/** Why an update was refused, as the type of its failure; `InvalidUpdate` carries its faults as details. */
+export const UPDATE_REFUSALS = [
+  'InvalidUpdate',
+  'NotPending',
+  'AlreadyDecided',
+  'NothingToRaise',
+  'NotRunning',
+] as const;
+export type UpdateRefusal = (typeof UPDATE_REFUSALS)[number];
 
 /** What a parked task asks for. Times are ISO 8601 in UTC. */
 export type PendingApproval = {
@@ -52,6 +79,10 @@ export type TaskResult = {
   readonly model: string;
   readonly strategy: string;
   readonly steps: readonly { readonly stepId: string; readonly status: string; readonly model: string }[];
+  /** The output that still fitted into the budget, where that was less than what was asked for. */
+  readonly clampedTo?: number;
+  /** The cheaper model that answered, because the budget had no room for the one that was asked for. */
+  readonly degradedTo?: string;
 };
 
 /** The one details object of a typed failure. */

@@ -2,6 +2,7 @@
 // event in its history.
 
 import { setCurrentDetails } from '@temporalio/workflow';
+import type { CallOutcome, Pressure } from '../task/decision.ts';
 import { toSummary } from '../task/text.ts';
 import { addUsageTotals, NO_USAGE_TOTALS, type UsageTotals } from '../task/usage.ts';
 import type { TaskStatusReport } from './messages.ts';
@@ -38,8 +39,14 @@ export class Progress {
     this.update({ usage: addUsageTotals(this.#report.usage, usage), costUsd });
   }
 
+  /** How near the tightest limit is, as far as an outcome tells. */
+  pressed(outcome: CallOutcome): void {
+    const pressure = pressureIn(outcome);
+    if (pressure !== undefined) this.update({ pressure });
+  }
+
   #show(): void {
-    const { phase, currentStep, waiting, usage, costUsd, model } = this.#report;
+    const { phase, currentStep, waiting, usage, costUsd, model, pressure, pendingApproval } = this.#report;
     const lines = [
       `**${asText(this.#title)}**`,
       '',
@@ -48,7 +55,32 @@ export class Progress {
       `| ${phase} | ${currentStep ?? '–'} | ${model ?? '–'} | ${usage.inputTokens} / ${usage.outputTokens} | $${costUsd} |`,
     ];
     if (waiting !== null) lines.push('', `Waits for **${asText(waiting.reason)}** until ${waiting.until}.`);
+    if (pressure !== null) lines.push('', `Its tightest limit is under ${pressure} pressure.`);
+    if (pendingApproval !== null)
+      lines.push(
+        '',
+        `Asks for approval \`${pendingApproval.approvalId}\` until ${pendingApproval.expiresAt}.`,
+      );
     setCurrentDetails(lines.join('\n'));
+  }
+}
+
+function pressureIn(outcome: CallOutcome): Pressure | undefined {
+  switch (outcome.kind) {
+    case 'completed':
+      return outcome.pressure;
+    case 'held':
+    case 'budget_wait':
+    case 'ask':
+    case 'degrade':
+      return 'critical';
+    case 'refuse':
+      return outcome.failure.type === 'BudgetExceeded' ? 'critical' : undefined;
+    case 'wait':
+    case 'unavailable':
+      return undefined;
+    default:
+      return outcome satisfies never;
   }
 }
 

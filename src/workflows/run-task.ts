@@ -2,8 +2,13 @@
 // metric of its own; what it needs of them comes recorded from `begin`.
 
 import {
+  allHandlersFinished,
   CancellationScope,
+  CancelledFailure,
+  condition,
   defineQuery,
+  defineSignal,
+  defineUpdate,
   isCancellation,
   setHandler,
   workflowInfo,
@@ -14,21 +19,49 @@ import { failureMessage } from '../task/failure.ts';
 import { parseTaskInput, type TaskInput, taskIdFault } from '../task/input.ts';
 import { messageText } from '../task/message.ts';
 import type { EndedStatus } from '../task/status.ts';
+import { ApprovalDesk } from './approvals.ts';
+import { BudgetNews } from './budget-news.ts';
+import { BudgetRaises } from './budget-raises.ts';
 import { failureDetailsOf, taskFailure } from './failure.ts';
 import { governedCall } from './governed-call.ts';
-import { STATUS_QUERY, type TaskResult, type TaskStatusReport } from './messages.ts';
+import {
+  type ApprovalDecided,
+  type ApprovalDecision,
+  BUDGET_CHANGED_SIGNAL,
+  type BudgetRaise,
+  type BudgetRaised,
+  DECIDE_APPROVAL_UPDATE,
+  RAISE_BUDGET_UPDATE,
+  STATUS_QUERY,
+  type TaskResult,
+  type TaskStatusReport,
+} from './messages.ts';
 import { Progress } from './progress.ts';
 import { localFirst } from './proxies.ts';
 import { upsertEnd, upsertMissing } from './search-attributes.ts';
 
 const statusQuery = defineQuery<TaskStatusReport>(STATUS_QUERY);
+const decideApprovalUpdate = defineUpdate<ApprovalDecided, [ApprovalDecision]>(DECIDE_APPROVAL_UPDATE);
+const raiseBudgetUpdate = defineUpdate<BudgetRaised, [BudgetRaise]>(RAISE_BUDGET_UPDATE);
+const budgetChangedSignal = defineSignal(BUDGET_CHANGED_SIGNAL);
 
 /** @throws ApplicationFailure with a type of task/failure.ts when the task ends without an answer */
 export async function runTask(raw: unknown): Promise<TaskResult> {
   const input = checkInput(raw);
-  const title = input.messages.findLast((message) => message.role === 'user') ?? input.messages[0];
+  const title = input.messages.findLast((message) => message.role === 'user');
   const progress = new Progress(title === undefined ? '' : messageText(title));
+  const news = new BudgetNews();
+  const approvals = new ApprovalDesk(input.tenantId, progress, news);
+  const raises = new BudgetRaises(input.tenantId, news);
+  // Before the first await: what comes in with the start finds them.
   setHandler(statusQuery, () => progress.report);
+  setHandler(budgetChangedSignal, () => news.tell());
+  setHandler(decideApprovalUpdate, (decision) => approvals.decide(decision), {
+    validator: (decision) => approvals.check(decision),
+  });
+  setHandler(raiseBudgetUpdate, (raise) => raises.raise(raise), {
+    validator: (raise) => raises.check(raise),
+  });
   const { workflowId: taskId, runId } = workflowInfo();
 
   const begun = await localFirst<BeginOutcome>('begin', (activities) =>
@@ -37,11 +70,12 @@ export async function runTask(raw: unknown): Promise<TaskResult> {
   if (begun.kind === 'invalid') throw invalid(begun.faults);
   const { settings } = begun;
   if (settings.searchAttributes) upsertMissing(input, settings.strategy);
-  const task: RunningTask = { input, settings, progress };
+  const task: RunningTask = { input, settings, progress, news, approvals, raises };
   if (begun.kind === 'refuse') {
     await finishFailed(task, begun.failure);
     throw taskFailure(begun.failure);
   }
+  raises.open();
   return runToEnd(task);
 }
 
@@ -49,38 +83,55 @@ type RunningTask = {
   readonly input: TaskInput;
   readonly settings: TaskSettings;
   readonly progress: Progress;
+  readonly news: BudgetNews;
+  readonly approvals: ApprovalDesk;
+  readonly raises: BudgetRaises;
 };
 
 const STEP_ID = 'answer';
 
-/** The strategy `simple`: one call is the answer. */
 async function runToEnd(task: RunningTask): Promise<TaskResult> {
-  const { input, settings, progress } = task;
   try {
-    const answer = await governedCall({ input, settings, stepId: STEP_ID, n: 1, progress });
-    progress.spent(answer.usage, answer.costUsd);
-    progress.update({ phase: 'finishing', currentStep: null });
-    const finished = await finish(task, {
-      status: 'completed',
-      answer: { callKey: answer.callKey, stepId: STEP_ID, model: answer.model },
-    });
-    return {
-      taskId: workflowInfo().workflowId,
-      status: 'completed',
-      text: finished.text,
-      ...(finished.textRef === undefined ? {} : { textRef: finished.textRef }),
-      usage: finished.usage,
-      costUsd: finished.costUsd,
-      model: answer.model,
-      strategy: settings.strategy,
-      steps: [{ stepId: STEP_ID, status: 'completed', model: answer.model }],
-    };
+    return await answer(task);
   } catch (error) {
-    if (isCancellation(error)) await finish(task, { status: 'cancelled' });
+    if (isCancellation(error) && !(error instanceof AnsweredAndCancelled))
+      await finish(task, { status: 'cancelled' });
     const details = failureDetailsOf(error);
     if (details !== undefined) await finishFailed(task, details);
     throw error;
   }
+}
+
+/** The task was cancelled and has finished with the answer that its call brought home. */
+class AnsweredAndCancelled extends CancelledFailure {}
+
+/** The strategy `simple`: one call is the answer. */
+async function answer(task: RunningTask): Promise<TaskResult> {
+  const { settings, progress } = task;
+  const call = await governedCall({ ...task, stepId: STEP_ID, n: 1 });
+  const { callKey, model, clampedTo, degradedTo } = call;
+  progress.spent(call.usage, call.costUsd);
+  progress.update({ phase: 'finishing', currentStep: null });
+  const end = { answer: { callKey, stepId: STEP_ID, model } };
+  // A call that was let finish, or that won the race, is kept; the task is cancelled all the same.
+  if (CancellationScope.current().consideredCancelled) {
+    await finish(task, { status: 'cancelled', ...end });
+    throw new AnsweredAndCancelled('the task was cancelled');
+  }
+  const finished = await finish(task, { status: 'completed', ...end });
+  return {
+    taskId: workflowInfo().workflowId,
+    status: 'completed',
+    text: finished.text,
+    ...(finished.textRef === undefined ? {} : { textRef: finished.textRef }),
+    usage: finished.usage,
+    costUsd: finished.costUsd,
+    model,
+    strategy: settings.strategy,
+    steps: [{ stepId: STEP_ID, status: 'completed', model }],
+    ...(clampedTo === undefined ? {} : { clampedTo }),
+    ...(degradedTo === undefined ? {} : { degradedTo }),
+  };
 }
 
 function finishFailed(task: RunningTask, details: FailureDetails) {
@@ -101,7 +152,11 @@ function finish(task: RunningTask, end: End) {
   const { workflowId: taskId, runId } = workflowInfo();
   const { tenantId } = task.input;
   const { strategy, maxTextBytes } = task.settings;
+  task.approvals.end();
+  task.raises.close();
   return CancellationScope.nonCancellable(async () => {
+    // Who decided or raised in the last moment gets an answer, and its record comes before the end.
+    await condition(allHandlersFinished);
     const finished = await localFirst('finish', (activities) =>
       activities.finish({
         taskId,

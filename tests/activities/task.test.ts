@@ -183,7 +183,7 @@ describe('begin', () => {
   it('refuses where settled spend alone fills a hard limit, naming the limit', async () => {
     const { begin } = stage();
     const input = inputOf();
-    await test.stores.limits.set('acme', { kind: 'user', id: input.userId }, [hardLimit('usd', 5_000_000n)]);
+    await test.stores.limits.set('acme', { kind: 'user', id: input.userId }, [hardLimit('usd', 5_000_000n)], { by: 'test' });
     await answered('earlier', input.userId, 'x');
     const failure = {
       type: 'BudgetExceeded',
@@ -212,11 +212,11 @@ describe('begin', () => {
   it('goes on where one nano-USD is left, where only holds are in the way, and where the limit is soft', async () => {
     const { begin } = stage();
     const left = inputOf();
-    await test.stores.limits.set('acme', { kind: 'user', id: left.userId }, [hardLimit('usd', 5_000_001n)]);
+    await test.stores.limits.set('acme', { kind: 'user', id: left.userId }, [hardLimit('usd', 5_000_001n)], { by: 'test' });
     await answered('left-earlier', left.userId, 'x');
     expect((await begin('left', left)).kind).toBe('go');
     const held = inputOf();
-    await test.stores.limits.set('acme', { kind: 'user', id: held.userId }, [hardLimit('usd', 10n)]);
+    await test.stores.limits.set('acme', { kind: 'user', id: held.userId }, [hardLimit('usd', 10n)], { by: 'test' });
     const payer = { tenantId: 'acme', userId: held.userId };
     await test.stores.ledger.intent(
       attemptOf(
@@ -229,7 +229,7 @@ describe('begin', () => {
     const soft = inputOf();
     await test.stores.limits.set('acme', { kind: 'user', id: soft.userId }, [
       { ...hardLimit('usd', 0n), hard: false },
-    ]);
+    ], { by: 'test' });
     expect((await begin('soft', soft)).kind).toBe('go');
   });
 

@@ -1,8 +1,17 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { CallDependencies } from '../../src/calls/call.ts';
-import { countMessages, estimateCall, estimateLost, priceUsage } from '../../src/calls/estimate.ts';
+import {
+  clampEstimate,
+  countMessages,
+  estimateCall,
+  estimateExactly,
+  estimateLost,
+  priceHashOf,
+  pricesOf,
+  priceUsage,
+} from '../../src/calls/estimate.ts';
 import { loadConfig } from '../../src/config.ts';
-import { estimateInputTokens } from '../../src/llm/count.ts';
+import { countInputTokens, estimateInputTokens } from '../../src/llm/count.ts';
 import type { Attempt } from '../../src/stores/ledger.ts';
 import type { Message } from '../../src/task/message.ts';
 import type { PriceEntry } from '../../src/task/price.ts';
@@ -113,6 +122,163 @@ describe('estimateCall', () => {
           );
         }
       }
+  });
+});
+
+describe('estimateExactly', () => {
+  const text = 'A lease is a promise that ends by itself. '.repeat(200);
+  const long = { ...request, messages: [{ role: 'user', content: text }] } as const;
+
+  it('is below the bound by bytes and not below the count, at the same prices', async () => {
+    const dependencies = dependenciesOf();
+    const exact = await estimateExactly(dependencies, long, Date.now());
+    const inputTokens = await countInputTokens(MODEL, long.messages);
+    expect(exact).toEqual({
+      inputTokens,
+      maxOutputTokens: 100,
+      tokens: inputTokens + 100,
+      nanoUsd: BigInt(inputTokens) * 1_000n + 100n * 2_000n,
+    });
+    const bound = estimateCall(dependencies, long, Date.now());
+    expect(inputTokens).toBeLessThan((bound?.inputTokens ?? 0) / 2);
+  });
+
+  it('knows no price where the first estimate knew none', async () => {
+    const unknown = { ...long, model: 'nobody/knows' };
+    expect(await estimateExactly(dependenciesOf(), unknown, Date.now())).toBeUndefined();
+  });
+});
+
+describe('clampEstimate', () => {
+  const estimate = { inputTokens: 50, maxOutputTokens: 100, tokens: 150, nanoUsd: 250_000n };
+  const clamp = (
+    room: Parameters<typeof clampEstimate>[3],
+    change: Partial<CallDependencies> = {},
+    from = estimate,
+  ) => clampEstimate(dependenciesOf(change), from, request, room, Date.now());
+
+  it('answers the largest output that fits, to the last token', () => {
+    // 50 tokens in are 50,000 nano-USD, each token out 2,000.
+    expect(clamp({ nanoUsd: 249_999n })).toEqual({
+      inputTokens: 50,
+      maxOutputTokens: 99,
+      tokens: 149,
+      nanoUsd: 248_000n,
+    });
+    expect(clamp({ nanoUsd: 52_000n })?.maxOutputTokens).toBe(1);
+    expect(clamp({ tokens: 149 })?.maxOutputTokens).toBe(99);
+    expect(clamp({ tokens: 51 })?.maxOutputTokens).toBe(1);
+  });
+
+  it('takes the tighter of two rooms', () => {
+    expect(clamp({ nanoUsd: 70_000n, tokens: 149 })?.maxOutputTokens).toBe(10);
+    expect(clamp({ nanoUsd: 249_999n, tokens: 55 })?.maxOutputTokens).toBe(5);
+  });
+
+  it('leaves an estimate that fits as it is, and never makes it larger', () => {
+    expect(clamp({ nanoUsd: 250_000n, tokens: 150 })).toEqual(estimate);
+    expect(clamp({ nanoUsd: 1n << 60n })).toEqual(estimate);
+    expect(clamp({})).toEqual(estimate);
+  });
+
+  it('answers nothing when not even one token fits', () => {
+    expect(clamp({ nanoUsd: 51_999n })).toBeUndefined();
+    expect(clamp({ tokens: 50 })).toBeUndefined();
+    expect(clamp({ tokens: -1 })).toBeUndefined();
+    expect(clamp({ nanoUsd: 0n })).toBeUndefined();
+  });
+
+  it('clamps to nothing where the price is not known', () => {
+    expect(clamp({}, { catalog: catalogOf([]) })).toBeUndefined();
+  });
+
+  it('follows the tier of the input and the rounding of the settlement', () => {
+    const above = [{ inputTokens: 200_000, input: 2_000_000_000n, output: 3_333_333n }];
+    const catalog = catalogOf([{ ...PRICE, output: 1_111_111n, above }]);
+    for (const inputTokens of [200_000, 200_001]) {
+      const dependencies = dependenciesOf({ catalog });
+      const cost = (outputTokens: number) =>
+        priceUsage(
+          dependencies,
+          { model: MODEL, heldAt: new Date() },
+          { ...NO_USAGE, inputTokens, outputTokens },
+        );
+      const from = { inputTokens, maxOutputTokens: 5_000, tokens: inputTokens + 5_000, nanoUsd: cost(5_000) };
+      for (const room of [cost(0) + 1n, cost(0) + 7n, cost(1_000), cost(4_999)]) {
+        const fitting = clamp({ nanoUsd: room }, { catalog }, from)?.maxOutputTokens ?? 0;
+        expect(fitting).toBeGreaterThan(0);
+        expect(cost(fitting)).toBeLessThanOrEqual(room);
+        expect(cost(fitting + 1)).toBeGreaterThan(room);
+      }
+    }
+  });
+
+  it('clamps any output where output is free', () => {
+    const catalog = catalogOf([{ ...PRICE, output: 0n }]);
+    expect(clamp({ nanoUsd: 50_000n }, { catalog })?.maxOutputTokens).toBe(100);
+    expect(clamp({ nanoUsd: 49_999n }, { catalog })).toBeUndefined();
+  });
+});
+
+describe('the price of a model that has none', () => {
+  const CEILING = { input: 15_000_000_000n, output: 75_000_000_000n };
+  const counted: string[] = [];
+  const warned: unknown[] = [];
+  const unpriced = (unknownPrice: CallDependencies['settings']['unknownPrice']) => {
+    const made = dependenciesOf({ catalog: catalogOf([{ ...PRICE, validFromMs: 1_000 }]) });
+    return {
+      ...made,
+      settings: { ...made.settings, unknownPrice, ceiling: CEILING },
+      meter: { ...made.meter, priceUnknown: (provider: string) => void counted.push(provider) },
+      log: { ...made.log, warn: (message: string, fields?: object) => void warned.push([message, fields]) },
+    };
+  };
+  const attempt = { model: MODEL, heldAt: new Date(999) };
+  const usage = { ...NO_USAGE, inputTokens: 2, cacheReadTokens: 3, outputTokens: 4 };
+
+  it.each(['ceiling', 'flag'] as const)('is the ceiling in hold and settlement alike under %s', (policy) => {
+    const dependencies = unpriced(policy);
+    const estimate = estimateCall(dependencies, request, 999);
+    const inputTokens = estimateInputTokens(MESSAGES);
+    expect(estimate?.nanoUsd).toBe(BigInt(inputTokens) * 15_000n + 100n * 75_000n);
+    expect(priceUsage(dependencies, attempt, usage)).toBe(5n * 15_000n + 4n * 75_000n);
+    if (estimate === undefined) throw new Error('no estimate');
+    const room = { nanoUsd: estimate.nanoUsd - 1n };
+    expect(clampEstimate(dependencies, estimate, request, room, 999)?.maxOutputTokens).toBe(99);
+  });
+
+  it('is refused by default, in hold and settlement alike', () => {
+    expect(estimateCall(unpriced('refuse'), request, 999)).toBeUndefined();
+    expect(() => priceUsage(unpriced('refuse'), attempt, usage)).toThrow('no price of');
+  });
+
+  it('marks the rows of an attempt, and only of such a one', () => {
+    expect(priceHashOf(unpriced('ceiling'), MODEL, 999)).toBe('unknown:hash');
+    expect(priceHashOf(unpriced('flag'), MODEL, 999)).toBe('unknown:hash');
+    expect(priceHashOf(unpriced('flag'), MODEL, 1_000)).toBe('hash');
+    expect(pricesOf(unpriced('flag'), MODEL, 1_000)).toMatchObject({ isKnown: true });
+  });
+
+  it('is counted under every policy, and warned of where it is flagged', () => {
+    for (const policy of ['refuse', 'ceiling', 'flag'] as const) {
+      counted.length = 0;
+      warned.length = 0;
+      estimateCall(unpriced(policy), request, 999);
+      expect(counted).toEqual(['simulated']);
+      expect(warned).toHaveLength(policy === 'flag' ? 1 : 0);
+      estimateCall(unpriced(policy), request, 1_000);
+      expect(counted).toHaveLength(1);
+    }
+  });
+
+  it('books a lost attempt at the ceiling only where it was held at one', async () => {
+    const dependencies = unpriced('ceiling');
+    const heldAt = new Date(999);
+    const dear = { ...lostAttempt().estimate, nanoUsd: 1n << 40n };
+    const held = lostAttempt({ heldAt, estimate: dear, priceHash: 'unknown:hash' });
+    expect((await estimateLost(dependencies, held, 30)).nanoUsd).toBe(5n * 15_000n + 30n * 75_000n);
+    const elsewhere = lostAttempt({ heldAt, estimate: dear, priceHash: 'newer' });
+    expect((await estimateLost(dependencies, elsewhere, 30)).nanoUsd).toBe(1n << 40n);
   });
 });
 

@@ -8,6 +8,7 @@ import { LlmError } from '../../src/llm/error.ts';
 import type { LanguageModels } from '../../src/llm/language-model.ts';
 import { budgetKeys } from '../../src/stores/keys.ts';
 import { NO_USAGE } from '../../src/task/usage.ts';
+import { ALWAYS } from '../../src/task/window.ts';
 import { beginTask, callDependencies, contextOf, requestOf, visitOnce } from '../support/calls.ts';
 import { eventually } from '../support/eventually.ts';
 import { createFakeModels, type FakeStep } from '../support/fake-models.ts';
@@ -39,7 +40,7 @@ async function countersOf(
   const { scope } = budgetKeys(test.prefix, 'tenant');
   const key = scope('task', taskId);
   const [settled = null, held = null] = await test.redis.command((client) =>
-    client.hmget(key, 'usd:settled', 'usd:held'),
+    client.hmget(key, 'all:usd:settled', 'all:usd:held'),
   );
   return { settled, held };
 }
@@ -136,10 +137,15 @@ it('releases a hold whose record was rebuilt between its taking and its voiding'
     return started;
   });
   if (attempt === undefined) throw new Error('no attempt');
-  await eventually(async () => expect((await test.stores.gate.take(attempt)).kind).toBe('taken'));
+  await eventually(async () => expect((await test.stores.redisGate.take(attempt)).kind).toBe('taken'));
   const { scope } = budgetKeys(test.prefix, 'tenant');
   await test.redis.command((client) => client.del(scope('task', 'a')));
-  await test.stores.hydrate({ tenantId: 'tenant', scope: { kind: 'task', id: 'a' }, generation: 1n });
+  await test.stores.hydrate({
+    tenantId: 'tenant',
+    scope: { kind: 'task', id: 'a' },
+    intervals: [ALWAYS],
+    generation: 1n,
+  });
   expect(await countersOf(test, 'a')).toMatchObject({ held: attempt.estimate.nanoUsd.toString() });
   await eventually(async () => {
     await reap(dependencies, DEAD);
@@ -162,7 +168,7 @@ it('voids a row whose hold was taken when whoever took it died before it said so
     if (started === undefined) throw new Error('no intent yet');
     return started;
   });
-  await eventually(async () => expect((await test.stores.gate.take(attempt)).kind).toBe('taken'));
+  await eventually(async () => expect((await test.stores.redisGate.take(attempt)).kind).toBe('taken'));
   await eventually(async () => {
     await reap(dependencies, DEAD);
     expect(await ledgerOf(test, 'a')).toMatchObject([{ kind: 'void', nanoUsd: 0n }]);
@@ -298,6 +304,11 @@ it('forgets the counters of an adjustment that never reached Redis, so that they
     "update ledger set created_at = created_at - interval '10 seconds' where kind = 'adjust'",
   );
   await reap(dependencies, DEAD);
-  await test.stores.hydrate({ tenantId: 'tenant', scope: { kind: 'task', id: 'a' }, generation: 1n });
+  await test.stores.hydrate({
+    tenantId: 'tenant',
+    scope: { kind: 'task', id: 'a' },
+    intervals: [ALWAYS],
+    generation: 1n,
+  });
   expect(await countersOf(test, 'a')).toEqual({ settled: COST.toString(), held: '0' });
 });

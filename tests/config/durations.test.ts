@@ -22,7 +22,9 @@ describe('parseDuration', () => {
     ['5s ', undefined],
     ['1e3ms', undefined],
     ['1h30m', undefined],
-    ['5d', undefined],
+    ['30d', 2_592_000_000],
+    ['0.5d', 43_200_000],
+    ['5w', undefined],
     ['.5s', undefined],
     ['Infinitys', undefined],
   ])('reads %j as %s', (text, ms) => {
@@ -39,6 +41,8 @@ describe('formatDuration', () => {
     [90_000, '90s'],
     [120_000, '2m'],
     [7_200_000, '2h'],
+    [86_400_000, '1d'],
+    [90_000_000, '25h'],
   ])('writes %s ms as %s', (ms, text) => {
     expect(formatDuration(ms)).toBe(text);
     expect(parseDuration(text)).toBe(ms);

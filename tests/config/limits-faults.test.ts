@@ -101,10 +101,49 @@ const FAULTY: readonly [string, unknown, string, string, string][] = [
     '"day"',
   ],
   [
+    'a zone of one request',
+    { budgets: { perRequest: [{ unit: 'usd', amount: 1, zone: 'UTC' }] } },
+    'budgets.perRequest[0].zone',
+    'no zone',
+    '"UTC"',
+  ],
+  [
+    'an unknown zone',
+    limit({ window: 'day', zone: 'Europe/Atlantis' }),
+    'budgets.user[0].zone',
+    'an IANA time zone',
+    '"Europe/Atlantis"',
+  ],
+  [
+    'an offset for a zone',
+    limit({ window: 'day', zone: '+02:00' }),
+    'budgets.user[0].zone',
+    'an IANA time zone',
+    '"+02:00"',
+  ],
+  [
+    'a zone of all time',
+    limit({ zone: 'UTC' }),
+    'budgets.user[0].zone',
+    'no zone: total never resets',
+    '"UTC"',
+  ],
+  [
     'the same limit twice',
     { budgets: { user: [1, 2].map((amount) => ({ unit: 'usd', amount })) } },
     'budgets.user',
-    'one limit for each unit, window and hardness',
+    'one limit for each unit, window, zone and hardness',
+    'several',
+  ],
+  [
+    'the same zone in other letters',
+    {
+      budgets: {
+        user: ['Asia/Tokyo', 'asia/tokyo'].map((zone) => ({ unit: 'usd', window: 'day', amount: 1, zone })),
+      },
+    },
+    'budgets.user',
+    'one limit for each unit, window, zone and hardness',
     'several',
   ],
 ];

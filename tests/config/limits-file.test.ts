@@ -27,7 +27,7 @@ describe('the shipped limits.yaml', () => {
     expect({ ...rates.plans }).toEqual({ default: { fairnessWeight: 1 } });
     expect(budgets).toEqual({
       tenant: [],
-      user: [{ ...USD, amount: 20_000_000_000n }],
+      user: [{ ...USD, window: 'day', amount: 20_000_000_000n }],
       session: [],
       task: [{ ...USD, amount: 2_000_000_000n }],
       perRequest: [{ ...USD, amount: 2_000_000_000n }],
@@ -81,6 +81,22 @@ describe('an overlay of limits.yaml', () => {
   ])('reads an amount of %s USD', (amount, nano) => {
     const files = { 'limits.yaml': `budgets: {user: [{unit: usd, amount: ${amount}}]}` };
     expect(load({ files }).limits.budgets.user).toEqual([{ ...USD, amount: nano }]);
+  });
+
+  it('takes limits of one unit and window that differ in zone or hardness', () => {
+    const limits = [
+      { unit: 'usd', window: 'day', amount: 1, zone: 'Asia/Tokyo' },
+      { unit: 'usd', window: 'day', amount: 1, zone: 'America/New_York' },
+      { unit: 'usd', window: 'day', amount: 1 },
+      { unit: 'usd', window: 'day', amount: 1, hard: false },
+    ];
+    const read = withLimits({ budgets: { tenant: limits } }).budgets.tenant;
+    expect(read.map(({ zone, hard }) => [zone, hard])).toEqual([
+      ['Asia/Tokyo', true],
+      ['America/New_York', true],
+      [undefined, true],
+      [undefined, false],
+    ]);
   });
 
   it('reads an amount of tokens as number or digits', () => {
@@ -176,11 +192,9 @@ describe('notEnforced', () => {
   });
 
   it('names every row that is not enforced yet, and no row that is or that limits nothing', () => {
-    const rows = (unit: string) => [
-      { unit, window: 'total', amount: 1 },
-      { unit, window: 'day', amount: 1 },
-      { unit, amount: 1, hard: false },
-    ];
+    const rows = ['total', 'hour', 'day', 'week', 'month'].flatMap((window) =>
+      [true, false].map((hard) => ({ unit: 'tokens', window, hard, amount: 1 })),
+    );
     const limits = withLimits({
       rates: {
         models: { 'openai/gpt-5': { rpm: 1 }, 'openai/gpt-5-mini': {} },
@@ -192,11 +206,11 @@ describe('notEnforced', () => {
         },
       },
       budgets: {
-        tenant: [rows('usd')[0]],
-        user: rows('usd'),
-        session: [rows('tokens')[0]],
-        task: rows('tokens'),
-        perRequest: [],
+        ...Object.fromEntries(['tenant', 'user', 'session', 'task'].map((scope) => [scope, rows])),
+        perRequest: [
+          { unit: 'usd', amount: 1 },
+          { unit: 'tokens', amount: 1 },
+        ],
       },
     });
     expect(notEnforced({ limits })).toEqual([
@@ -204,12 +218,8 @@ describe('notEnforced', () => {
       'rates.tiers.large',
       'rates.plans.gold',
       'rates.plans.silver',
-      'budgets.tenant[0]',
-      'budgets.user[1]',
-      'budgets.user[2]',
-      'budgets.session[0]',
-      'budgets.task[1]',
-      'budgets.task[2]',
+      'budgets.perRequest[0]',
+      'budgets.perRequest[1]',
     ]);
   });
 });

@@ -49,7 +49,48 @@ const SLOT_ROWS = Object.entries({ activities: 'WORKER_ACT', workflows: 'WORKER_
     ),
 );
 
+/** Key, environment name, and a duration, by which the resolved key ends in `Ms`. */
+const DURATION_ROWS = [
+  ['task.drainCap', 'WEIR_TASK_DRAIN_CAP', '3s', 3_000],
+  ['budget.returnAfter', 'WEIR_BUDGET_RETURN_AFTER', '2s', 2_000],
+  ['budget.driftInterval', 'WEIR_BUDGET_DRIFT_INTERVAL', '5m', 300_000],
+  ['retention.texts', 'WEIR_RETENTION_TEXTS', '36h', 129_600_000],
+  ['retention.events', 'WEIR_RETENTION_EVENTS', '1.5d', 129_600_000],
+  ['retention.ledger', 'WEIR_RETENTION_LEDGER', '62d', 5_356_800_000],
+  ['breakers.budget.interval', 'CB_BUDGET_INTERVAL', '11s', 11_000],
+  ['breakers.budget.timeout', 'CB_BUDGET_TIMEOUT', '13s', 13_000],
+] as const;
+
 export const ROWS: readonly Row[] = [
+  ...DURATION_ROWS.map(([key, env, file, value]) => ({ key, env, file, resolved: `${key}Ms`, value })),
+  { key: 'breakers.budget.enabled', env: 'CB_BUDGET_ENABLED', file: false, value: false },
+  { key: 'breakers.budget.failureThreshold', env: 'CB_BUDGET_FAILURE_THRESHOLD', file: 17, value: 17 },
+  { key: 'budget.zone', env: 'WEIR_BUDGET_ZONE', file: 'Asia/Kathmandu', value: 'Asia/Kathmandu' },
+  { key: 'budget.weekStart', env: 'WEIR_BUDGET_WEEK_START', file: 'sunday', value: 'sunday' },
+  { key: 'budget.store', env: 'WEIR_BUDGET_STORE', file: 'postgres', value: 'postgres' },
+  { key: 'budget.redisDown', env: 'WEIR_BUDGET_REDIS_DOWN', file: 'closed', value: 'closed' },
+  { key: 'budget.backpressure.threshold', env: 'BACKPRESSURE_THRESHOLD', file: 0.95, value: 0.95 },
+  {
+    key: 'budget.backpressure.maxDelay',
+    env: 'MAX_BACKPRESSURE_DELAY_MS',
+    file: '7s',
+    text: '7000',
+    resolved: 'budget.backpressure.maxDelayMs',
+    value: 7_000,
+  },
+  {
+    key: 'budget.backpressure.table',
+    env: 'WEIR_BUDGET_BACKPRESSURE_TABLE',
+    file: '0.5:0ms,0.75:1.5s',
+    value: [
+      { at: 0.5, ms: 0 },
+      { at: 0.75, ms: 1_500 },
+    ],
+  },
+  { key: 'budget.unknownPrice', env: 'WEIR_BUDGET_UNKNOWN_PRICE', file: 'flag', value: 'flag' },
+  { key: 'budget.ceilingInput', env: 'WEIR_BUDGET_CEILING_INPUT', file: '1.5', value: 1_500_000_000n },
+  { key: 'budget.ceilingOutput', env: 'WEIR_BUDGET_CEILING_OUTPUT', file: 0.1, value: 100_000_000n },
+  { key: 'billing.lostAttempts', env: 'WEIR_BILLING_LOST_ATTEMPTS', file: 'user', value: 'user' },
   { key: 'auth', env: 'WEIR_AUTH', file: 'off', value: 'off' },
   { key: 'log.level', env: 'WEIR_LOG_LEVEL', file: 'debug', value: 'debug' },
   { key: 'log.format', env: 'WEIR_LOG_FORMAT', file: 'json', value: 'json' },
@@ -157,7 +198,6 @@ export const ROWS: readonly Row[] = [
     resolved: 'budget.reaperIntervalMs',
     value: 200,
   },
-  { key: 'budget.unknownPrice', env: 'WEIR_BUDGET_UNKNOWN_PRICE', file: 'refuse', value: 'refuse' },
   { key: 'rate.enabled', env: 'PROVIDER_RATE_CONTROL_ENABLED', file: false, value: false },
   { key: 'event.ringCapacity', env: 'STREAMING_RING_CAPACITY', file: 64, value: 64 },
   {

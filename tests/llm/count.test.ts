@@ -1,7 +1,12 @@
 // The bound on a request's tokens is never below their count, and counting long or odd texts is right and gives way to others.
 
-import { expect, test } from 'vitest';
-import { countTokensAsync, estimateInputTokens, loadTokenCounter } from '../../src/llm/count.ts';
+import { describe, expect, test } from 'vitest';
+import {
+  countInputTokens,
+  countTokensAsync,
+  estimateInputTokens,
+  loadTokenCounter,
+} from '../../src/llm/count.ts';
 import type { Message } from '../../src/task/message.ts';
 
 const TEXTS = {
@@ -76,4 +81,41 @@ test('countTokensAsync lets others work in between', async () => {
   await countTokensAsync('word '.repeat(20_000));
   isDone = true;
   expect(turns).toBeGreaterThan(20);
+});
+
+describe('countInputTokens', () => {
+  const messages: readonly Message[] = [
+    { role: 'system', content: TEXTS.german },
+    { role: 'user', content: [{ type: 'text', text: TEXTS.english }] },
+  ];
+
+  test("takes the count as it is where the tokenizer is the model's own, and 15 % more elsewhere", async () => {
+    const own = await countInputTokens('openai/gpt-5-mini', messages);
+    const counted = (await countTokensAsync(TEXTS.german)) + (await countTokensAsync(TEXTS.english));
+    const overhead = own - counted;
+    expect(overhead).toBe(estimateInputTokens(messages) - Buffer.byteLength(TEXTS.german + TEXTS.english));
+    for (const model of ['anthropic/claude', 'simulated/gpt-5', 'openai/gpt-4', 'openai/somebody-elses'])
+      expect(await countInputTokens(model, messages)).toBe(overhead + Math.ceil(counted * 1.15));
+  });
+
+  test('is never above the bound by bytes', async () => {
+    // One token a character: the margin alone would pass the bytes.
+    const dense: readonly Message[] = [{ role: 'user', content: '\u0001\u0002\u0003\u0004'.repeat(500) }];
+    expect(await countTokensAsync('\u0001\u0002\u0003\u0004'.repeat(500))).toBeGreaterThan(2_000 / 1.15);
+    expect(await countInputTokens('anthropic/claude', dense)).toBe(estimateInputTokens(dense));
+  });
+
+  test('counts the schema of the answer, which may be set in anew', async () => {
+    const schema = { type: 'object', properties: { steps: { type: 'array' } } };
+    const plain = await countInputTokens('openai/gpt-5', messages);
+    const bound = await countInputTokens('openai/gpt-5', messages, {
+      type: 'json_schema',
+      name: 'plan',
+      schema,
+    });
+    const tokens = await countTokensAsync(`${JSON.stringify(schema)}plan`);
+    expect(bound - plain).toBeGreaterThanOrEqual(2 * tokens);
+    expect(bound).toBeLessThan(estimateInputTokens(messages, { type: 'json_schema', name: 'plan', schema }));
+    expect(await countInputTokens('openai/gpt-5', messages, { type: 'json' })).toBeGreaterThan(plain);
+  });
 });

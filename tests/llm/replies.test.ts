@@ -12,6 +12,7 @@ test.each(['openai', 'openai-compatible'] as const)(
     const reply = await modelsAt(wire.url, protocol).stream(call.request);
     expect(reply).toEqual({
       text: 'Hello.',
+      outputText: 'Hello.',
       finishReason: 'stop',
       usage: {
         inputTokens: 40,
@@ -45,6 +46,7 @@ test('a good answer keeps the two kinds of cache writes apart over anthropic', a
   const reply = await modelsAt(wire.url, 'anthropic').stream(call.request);
   expect(reply).toEqual({
     text: 'Hello.',
+    outputText: 'Hm.Hello.',
     finishReason: 'stop',
     usage: {
       inputTokens: 25,
@@ -71,6 +73,7 @@ test('a good answer adds thoughts to the output over google', async () => {
   const reply = await modelsAt(wire.url, 'google').stream(call.request);
   expect(reply).toEqual({
     text: 'Hello.',
+    outputText: 'Hm.Hello.',
     finishReason: 'stop',
     usage: {
       inputTokens: 60,

@@ -48,7 +48,7 @@ describe('hold', () => {
   it('answers a repeated command of one attempt with the same hold', async () => {
     await using test = await openTestStores();
     const first = await holdOnce(test.stores, options(1));
-    expect(await holdOnce(test.stores, options(1))).toEqual(first);
+    expect(await holdOnce(test.stores, options(1))).toEqual({ ...first, uses: [] });
     const rest = await holdOnce(test.stores, options(2, { estimate: estimateOf(5n * NANO - DIME) }));
     expect(rest.kind).toBe('ok');
   });
@@ -68,8 +68,8 @@ describe('hold', () => {
     const newer = options(1, { limits, attemptKey: 'task-a:run:answer:1#0.1.2.0' });
     expect((await holdOnce(test.stores, older)).kind).toBe('ok');
     expect((await holdOnce(test.stores, newer)).kind).toBe('ok');
-    expect(await test.stores.gate.markSent(older, 1n)).toBe(false);
-    expect(await test.stores.gate.markSent(newer, 1n)).toBe(true);
+    expect(await test.stores.redisGate.markSent(older, 1n)).toBe(false);
+    expect(await test.stores.redisGate.markSent(newer, 1n)).toBe(true);
     expect((await holdOnce(test.stores, older)).kind).toBe('done');
   });
 
@@ -78,7 +78,7 @@ describe('hold', () => {
     const limits = [limitOn(payerOf('a'), 'user', DIME)];
     const older = options(1, { limits });
     await holdOnce(test.stores, older);
-    await test.stores.gate.markSent(older, 1n);
+    await test.stores.redisGate.markSent(older, 1n);
     const newer = await holdOnce(
       test.stores,
       options(1, { limits, attemptKey: 'task-a:run:answer:1#0.1.2.0' }),
@@ -94,7 +94,7 @@ describe('release', () => {
     const held = options(1, { limits, estimate: estimateOf(3n * NANO) });
     await holdOnce(test.stores, held);
     for (const _ of [1, 2])
-      await test.stores.gate.release(held, 'settled', { nanoUsd: 2n * NANO, tokens: 70 });
+      await test.stores.redisGate.release(held, 'settled', { nanoUsd: 2n * NANO, tokens: 70 });
     const rest = await holdOnce(test.stores, options(2, { limits, estimate: estimateOf(3n * NANO + 1n) }));
     expect(rest).toMatchObject({ kind: 'refused', settled: 2n * NANO, held: 0n });
     expect((await holdOnce(test.stores, options(3, { limits, estimate: estimateOf(3n * NANO) }))).kind).toBe(
@@ -106,7 +106,7 @@ describe('release', () => {
     await using test = await openTestStores();
     const held = options(1, { estimate: estimateOf(0n, 0) });
     await holdOnce(test.stores, held);
-    await test.stores.gate.release(held, 'void', { nanoUsd: 0n, tokens: 0 });
+    await test.stores.redisGate.release(held, 'void', { nanoUsd: 0n, tokens: 0 });
     expect((await holdOnce(test.stores, options(2, { estimate: estimateOf(5n * NANO) }))).kind).toBe('ok');
   });
 });
@@ -116,19 +116,19 @@ describe('take', () => {
     await using test = await openTestStores({ leaseMs: 150 });
     const held = options(1);
     await holdOnce(test.stores, held);
-    expect((await test.stores.gate.take(held)).kind).toBe('live');
-    await expect.poll(() => test.stores.gate.take(held)).toEqual({ kind: 'taken' });
-    expect(await test.stores.gate.markSent(held, 1n)).toBe(false);
-    expect(await test.stores.gate.take(held)).toEqual({ kind: 'done', marker: 'void' });
+    expect((await test.stores.redisGate.take(held)).kind).toBe('live');
+    await expect.poll(() => test.stores.redisGate.take(held)).toEqual({ kind: 'taken' });
+    expect(await test.stores.redisGate.markSent(held, 1n)).toBe(false);
+    expect(await test.stores.redisGate.take(held)).toEqual({ kind: 'done', marker: 'void' });
   });
 
   it('tells what a sent attempt had seen and leaves its hold', async () => {
     await using test = await openTestStores({ leaseMs: 150 });
     const held = options(1);
     await holdOnce(test.stores, held);
-    await test.stores.gate.markSent(held, 1n);
-    await test.stores.gate.renew(held, 42);
-    await expect.poll(() => test.stores.gate.take(held)).toEqual({ kind: 'sent', outputTokensSeen: 42 });
+    await test.stores.redisGate.markSent(held, 1n);
+    await test.stores.redisGate.renew(held, 42);
+    await expect.poll(() => test.stores.redisGate.take(held)).toEqual({ kind: 'sent', outputTokensSeen: 42 });
   });
 });
 
@@ -143,13 +143,13 @@ describe('hydrate', () => {
       const held = await holdOnce(stores, one);
       if (held.kind !== 'ok') throw new Error(held.kind);
       expect(await stores.ledger.intent(attemptOf(one, held.heldAtMs), undefined)).toBe(true);
-      await stores.gate.markSent(one, 1n);
+      await stores.redisGate.markSent(one, 1n);
       if (one !== settled) continue;
       const charge = { usage: NO_USAGE, nanoUsd: 2n * NANO, source: 'measured' } as const;
       expect(
         await stores.ledger.settle(attemptOf(one, held.heldAtMs), { outcome: 'ok', charge }, undefined),
       ).toBe('settled');
-      await stores.gate.release(one, 'settled', { nanoUsd: 2n * NANO, tokens: 0 });
+      await stores.redisGate.release(one, 'settled', { nanoUsd: 2n * NANO, tokens: 0 });
     }
     await test.redis.command(async (client) => {
       for await (const keys of client.scanStream({ match: `${test.prefix}:*` }))
@@ -164,7 +164,7 @@ describe('hydrate', () => {
     });
     expect((await holdOnce(stores, options(4, { limits, estimate: estimateOf(2n * NANO) }))).kind).toBe('ok');
     // The rebuilt record says "maybe sent": its end is known from Postgres alone.
-    await stores.gate.release(open, 'settled', { nanoUsd: NANO / 2n, tokens: 0 });
+    await stores.redisGate.release(open, 'settled', { nanoUsd: NANO / 2n, tokens: 0 });
     expect((await holdOnce(stores, options(5, { limits, estimate: estimateOf(NANO / 2n) }))).kind).toBe('ok');
   });
 
@@ -176,7 +176,7 @@ describe('hydrate', () => {
     const { scope } = budgetKeys(test.prefix, held.payer.tenantId);
     await test.redis.command((client) => client.del(scope('user', held.payer.userId)));
     await holdOnce(stores, options(2));
-    expect(await stores.gate.markSent(held, 1n)).toBe(false);
+    expect(await stores.redisGate.markSent(held, 1n)).toBe(false);
   });
 
   it('starts again when a hold ended while Postgres was read', async () => {
@@ -189,19 +189,22 @@ describe('hydrate', () => {
         const held = await holdOnce(stores, one);
         if (held.kind !== 'ok') throw new Error(held.kind);
         const attempt = attemptOf(one, held.heldAtMs);
-        if (!(await stores.ledger.intent(attempt, undefined)) || !(await stores.gate.markSent(one, 1n))) {
+        if (
+          !(await stores.ledger.intent(attempt, undefined)) ||
+          !(await stores.redisGate.markSent(one, 1n))
+        ) {
           await stores.ledger.resolve(attempt, {
             to: 'voided',
             outcome: 'lost',
             charge: { usage: NO_USAGE, nanoUsd: 0n, source: 'none' },
           });
-          return stores.gate.release(one, 'void', { nanoUsd: 0n, tokens: 0 });
+          return stores.redisGate.release(one, 'void', { nanoUsd: 0n, tokens: 0 });
         }
         const { scope } = budgetKeys(test.prefix, one.payer.tenantId);
         await test.redis.command((client) => client.hdel(scope('user', one.payer.userId), 'hydrated'));
         const charge = { usage: NO_USAGE, nanoUsd: DIME, source: 'measured' } as const;
         await stores.ledger.settle(attempt, { outcome: 'ok', charge }, undefined);
-        await stores.gate.release(one, 'settled', { nanoUsd: DIME, tokens: 0 });
+        await stores.redisGate.release(one, 'settled', { nanoUsd: DIME, tokens: 0 });
       }),
     );
     const spent = await stores.accounts.settled('tenant-a', { kind: 'user', id: 'user-a' });

@@ -1,11 +1,13 @@
 // Rebuilding the counters of a scope from Postgres. That holds are right afterwards: gate.test.ts.
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createHydrate } from '../../src/stores/hydrate.ts';
+import { createHydrate, type Hydrate } from '../../src/stores/hydrate.ts';
 import { budgetKeys } from '../../src/stores/keys.ts';
 import type { Sql } from '../../src/stores/postgres.ts';
+import { readScopeSums } from '../../src/stores/scope-sums.ts';
 import type { Payer, Scope } from '../../src/task/budget.ts';
 import { NO_USAGE } from '../../src/task/usage.ts';
+import { ALWAYS } from '../../src/task/window.ts';
 import { attemptOf, estimateOf, type HoldOptions, holdOnce, limitOn, NANO } from '../support/holds.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
 
@@ -25,8 +27,14 @@ function stage() {
     payer,
     scope,
     key,
-    request: { tenantId: payer.tenantId, scope, generation: 1n },
-    read: () => test.redis.command((client) => client.hgetall(key)),
+    request: { tenantId: payer.tenantId, scope, intervals: [ALWAYS], generation: 1n },
+    /** Its fields, without the name of the one interval that is counted there. */
+    read: async () => {
+      const fields = await test.redis.command((client) => client.hgetall(key));
+      return Object.fromEntries(
+        Object.entries(fields).map(([name, value]) => [name.replace(/^all:/, ''), value]),
+      );
+    },
     hold: (n: number, nanoUsd = DIME): HoldOptions => ({
       attemptKey: `task:run:answer:${n}#0.1.1.0`,
       payer,
@@ -34,6 +42,13 @@ function stage() {
       limits: [limitOn(payer, 'user', NANO)],
     }),
   };
+}
+
+function hydrateFrom(sql: Sql): Hydrate {
+  return createHydrate(test.redis, {
+    leaseMs: LEASE_MS,
+    readSums: ({ tenantId, scope, intervals }) => readScopeSums(sql, tenantId, scope, intervals),
+  });
 }
 
 /** Postgres with a count of its reads, each of which waits for `until`. */
@@ -88,11 +103,11 @@ describe('hydrate', () => {
       'tokens:held': '9',
     });
     // The rebuilt record may have been sent and has a lease, so that its owner can show itself.
-    expect(await test.stores.gate.holder(payer.tenantId, open.attemptKey)).toEqual({
+    expect(await test.stores.redisGate.holder(payer.tenantId, open.attemptKey)).toEqual({
       owner: open.owner,
       payer: { ...payer, sessionId: undefined },
     });
-    const lease = await test.stores.gate.lease(open);
+    const lease = await test.stores.redisGate.lease(open);
     expect(lease?.leftMs).toBeGreaterThan(LEASE_MS / 2);
   });
 
@@ -100,7 +115,7 @@ describe('hydrate', () => {
     const { request } = stage();
     const gate = Promise.withResolvers<void>();
     const sql = watched(gate.promise);
-    const hydrate = createHydrate(test.redis, sql, { leaseMs: LEASE_MS });
+    const hydrate = hydrateFrom(sql);
     const all = Array.from({ length: 20 }, () => hydrate(request));
     gate.resolve();
     await Promise.all(all);
@@ -113,7 +128,7 @@ describe('hydrate', () => {
     const { payer, request, read } = stage();
     await charge(payer, 1, 7n);
     const sources = Array.from({ length: 5 }, () => watched());
-    await Promise.all(sources.map((sql) => createHydrate(test.redis, sql, { leaseMs: LEASE_MS })(request)));
+    await Promise.all(sources.map((sql) => hydrateFrom(sql)(request)));
     expect(sources.reduce((sum, sql) => sum + sql.reads, 0)).toBe(1);
     expect(await read()).toMatchObject({ 'usd:settled': '7' });
   });
@@ -125,7 +140,7 @@ describe('hydrate', () => {
       query: (text, values) =>
         isDown ? Promise.reject(new Error('postgres is away')) : test.postgres.query(text, values),
     };
-    const hydrate = createHydrate(test.redis, sql, { leaseMs: LEASE_MS });
+    const hydrate = hydrateFrom(sql);
     await expect(hydrate(request)).rejects.toThrow('postgres is away');
     expect((await read())['hydrated']).toBeUndefined();
     isDown = false;
@@ -142,9 +157,9 @@ describe('hydrate', () => {
     );
     const gate = Promise.withResolvers<void>();
     const sql = watched(gate.promise);
-    const hydrated = createHydrate(test.redis, sql, { leaseMs: LEASE_MS })(request);
+    const hydrated = hydrateFrom(sql)(request);
     await expect.poll(() => sql.reads).toBe(1);
-    await test.stores.gate.release(hold(1), 'void', { nanoUsd: 0n, tokens: 0 });
+    await test.stores.redisGate.release(hold(1), 'void', { nanoUsd: 0n, tokens: 0 });
     gate.resolve();
     await hydrated;
     expect(sql.reads).toBe(2);
@@ -156,10 +171,10 @@ describe('hydrate', () => {
       const { payer, key, read, hold } = stage();
       await charge(payer, 9, NANO - DIME);
       expect(await holdOnce(test.stores, hold(1))).toMatchObject({ kind: 'ok' });
-      await test.stores.gate.release(hold(1), 'void', { nanoUsd: 0n, tokens: 0 });
+      await test.stores.redisGate.release(hold(1), 'void', { nanoUsd: 0n, tokens: 0 });
       // As an old snapshot would say: nothing was ever spent.
       await test.redis.command((client) =>
-        client.hset(key, { hydrated: wrong, 'usd:settled': '0', 'tokens:settled': '0' }),
+        client.hset(key, { hydrated: wrong, 'all:usd:settled': '0', 'all:tokens:settled': '0' }),
       );
       expect(await holdOnce(test.stores, hold(2, 2n * DIME))).toMatchObject({
         kind: 'refused',
@@ -173,7 +188,7 @@ describe('hydrate', () => {
     const { key, hold } = stage();
     await holdOnce(test.stores, hold(1));
     await test.redis.command((client) => client.hset(key, 'hydrated', '1:another-server'));
-    expect(await test.stores.gate.markSent(hold(1), 1n)).toBe(false);
+    expect(await test.stores.redisGate.markSent(hold(1), 1n)).toBe(false);
   });
 
   it('does not count a hold twice that was made under another generation', async () => {
@@ -184,34 +199,34 @@ describe('hydrate', () => {
     await test.postgres.query('update gates set generation = 2 where tenant_id = $1', [payer.tenantId]);
     expect(await holdOnce(test.stores, hold(2))).toMatchObject({ kind: 'ok' });
     expect(await read()).toMatchObject({ 'usd:held': (2n * DIME).toString() });
-    await test.stores.gate.release(hold(1), 'settled', { nanoUsd: 1n, tokens: 1 });
+    await test.stores.redisGate.release(hold(1), 'settled', { nanoUsd: 1n, tokens: 1 });
     expect(await read()).toMatchObject({ 'usd:held': DIME.toString(), 'usd:settled': '1' });
   });
 
   it('never passes a limit while processes rebuild, hold, settle and lose Redis at once', async () => {
     const { payer, key, hold } = stage();
     const ledger = test.stores.ledger;
-    const processes = [1, 2, 3].map(() => createHydrate(test.redis, test.postgres, { leaseMs: LEASE_MS }));
+    const processes = [1, 2, 3].map(() => hydrateFrom(test.postgres));
     const run = async (one: HoldOptions, n: number): Promise<void> => {
       const hydrate = processes[n % 3] ?? test.stores.hydrate;
       const held = await holdOnce({ ...test.stores, hydrate }, one);
       if (n % 7 === 0) await test.redis.command((client) => client.del(key));
       if (held.kind !== 'ok') return;
       const attempt = attemptOf(one, held.heldAtMs);
-      if (!(await ledger.intent(attempt, undefined)) || !(await test.stores.gate.markSent(one, 1n))) {
+      if (!(await ledger.intent(attempt, undefined)) || !(await test.stores.redisGate.markSent(one, 1n))) {
         await ledger.resolve(attempt, {
           to: 'voided',
           outcome: 'lost',
           charge: { usage: NO_USAGE, nanoUsd: 0n, source: 'none' },
         });
-        return test.stores.gate.release(one, 'void', { nanoUsd: 0n, tokens: 0 });
+        return test.stores.redisGate.release(one, 'void', { nanoUsd: 0n, tokens: 0 });
       }
       await ledger.settle(
         attempt,
         { outcome: 'ok', charge: { usage: NO_USAGE, nanoUsd: DIME, source: 'measured' } },
         undefined,
       );
-      await test.stores.gate.release(one, 'settled', { nanoUsd: DIME, tokens: 0 });
+      await test.stores.redisGate.release(one, 'settled', { nanoUsd: DIME, tokens: 0 });
     };
     // Six lanes, each one call after the other, so that some calls end between two losses.
     await Promise.all(

@@ -136,6 +136,7 @@ describe('settle', () => {
       model: attempt.model,
       usage: USAGE,
       nanoUsd: 1_000n,
+      maxOutputTokens: attempt.estimate.maxOutputTokens,
     });
     expect(await eventsOf(`${attempt.attemptKey}:completed`)).toBe(1);
     expect(await test.stores.ledger.startedOfCall(attempt.callKey)).toEqual([]);

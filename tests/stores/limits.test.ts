@@ -29,17 +29,17 @@ describe('limits of a scope', () => {
       { unit: 'usd', window: 'day', amount: 9_007_199_254_740_993n, hard: false, warnAt: 0.5 },
       { unit: 'tokens', window: 'month', amount: 0n, hard: true, warnAt: 1 },
     ];
-    await limits.set('acme', scope, set);
+    await limits.set('acme', scope, set, { by: 'test' });
     expect(await limits.get('acme', scope)).toEqual(set);
   });
 
   it('are replaced as a whole, and an empty list means that nothing binds', async () => {
     const { limits } = test.stores;
     const scope = { kind: 'user', id: 'replaced' } as const;
-    await limits.set('acme', scope, [hardLimit('usd', 1n), hardLimit('tokens', 1n)]);
-    await limits.set('acme', scope, [hardLimit('usd', 5n)]);
+    await limits.set('acme', scope, [hardLimit('usd', 1n), hardLimit('tokens', 1n)], { by: 'test' });
+    await limits.set('acme', scope, [hardLimit('usd', 5n)], { by: 'test' });
     expect(await limits.get('acme', scope)).toEqual([hardLimit('usd', 5n)]);
-    await limits.set('acme', scope, []);
+    await limits.set('acme', scope, [], { by: 'test' });
     expect(await limits.get('acme', scope)).toEqual([]);
     expect(await limits.binding({ tenantId: 'acme', userId: 'replaced' })).toEqual([]);
   });
@@ -48,9 +48,9 @@ describe('limits of a scope', () => {
     const { limits } = test.stores;
     const scope = { kind: 'user', id: 'removed' } as const;
     expect(await limits.get('acme', scope)).toBeUndefined();
-    expect(await limits.remove('acme', scope)).toBe(false);
-    await limits.set('acme', scope, []);
-    expect(await limits.remove('acme', scope)).toBe(true);
+    expect(await limits.remove('acme', scope, { by: 'test' })).toBe(false);
+    await limits.set('acme', scope, [], { by: 'test' });
+    expect(await limits.remove('acme', scope, { by: 'test' })).toBe(true);
     expect(await limits.binding({ tenantId: 'acme', userId: 'removed' })).toEqual([
       { ...hardLimit('usd', 20n), scope },
     ]);
@@ -61,7 +61,9 @@ describe('limits of a scope', () => {
     const { limits } = test.stores;
     const scope = { kind: 'user', id: 'raced' } as const;
     await Promise.all(
-      Array.from({ length: 20 }, (_, n) => limits.set('acme', scope, [hardLimit('usd', BigInt(n))])),
+      Array.from({ length: 20 }, (_, n) =>
+        limits.set('acme', scope, [hardLimit('usd', BigInt(n))], { by: 'test' }),
+      ),
     );
     expect(await limits.get('acme', scope)).toHaveLength(1);
   });
@@ -70,8 +72,8 @@ describe('limits of a scope', () => {
 describe('binding', () => {
   it('lists the limits of every scope in the order of the scopes, defaults where none is set', async () => {
     const { limits } = test.stores;
-    await limits.set('acme', { kind: 'tenant', id: 'acme' }, [hardLimit('usd', 100n)]);
-    await limits.set('acme', { kind: 'session', id: 's' }, [hardLimit('tokens', 7n)]);
+    await limits.set('acme', { kind: 'tenant', id: 'acme' }, [hardLimit('usd', 100n)], { by: 'test' });
+    await limits.set('acme', { kind: 'session', id: 's' }, [hardLimit('tokens', 7n)], { by: 'test' });
     const binding = await limits.binding({ tenantId: 'acme', userId: 'u', sessionId: 's', taskId: 't' });
     expect(binding.map((limit) => [limit.scope.kind, limit.scope.id, limit.unit, limit.amount])).toEqual([
       ['tenant', 'acme', 'usd', 100n],
@@ -84,8 +86,8 @@ describe('binding', () => {
 
   it('takes neither the limits of another tenant nor those of another kind with the same id', async () => {
     const { limits } = test.stores;
-    await limits.set('other', { kind: 'user', id: 'same' }, [hardLimit('usd', 1n)]);
-    await limits.set('acme', { kind: 'session', id: 'same' }, [hardLimit('usd', 2n)]);
+    await limits.set('other', { kind: 'user', id: 'same' }, [hardLimit('usd', 1n)], { by: 'test' });
+    await limits.set('acme', { kind: 'session', id: 'same' }, [hardLimit('usd', 2n)], { by: 'test' });
     expect(await limits.binding({ tenantId: 'acme2', userId: 'same' })).toEqual([
       { ...hardLimit('usd', 20n), scope: { kind: 'user', id: 'same' } },
     ]);

@@ -255,7 +255,7 @@ describe("a task's own limits", () => {
       hardLimit('usd', 2n),
       hardLimit('tokens', 9_007_199_254_740_993n),
     ]);
-    await test.stores.limits.set('acme', scope('raised'), [hardLimit('usd', 99n)]);
+    await test.stores.limits.set('acme', scope('raised'), [hardLimit('usd', 99n)], { by: 'test' });
     await begin('raised', 'run-1', { limits: [hardLimit('usd', 2n)] });
     expect(await test.stores.limits.get('acme', scope('raised'))).toEqual([hardLimit('usd', 99n)]);
   });

@@ -3,11 +3,13 @@
 import { createBreaker } from '../../src/calls/breaker.ts';
 import type { CallContext, CallDependencies, CallRequest, CallSettings } from '../../src/calls/call.ts';
 import { createCalls, isProviderFailure } from '../../src/calls/govern.ts';
-import { estimateInputTokens } from '../../src/llm/count.ts';
+import { pause } from '../../src/calls/pause.ts';
+import { createSpendBreaker } from '../../src/calls/spend-breaker.ts';
+import { countInputTokens, estimateInputTokens } from '../../src/llm/count.ts';
 import type { LanguageModels } from '../../src/llm/language-model.ts';
 import { isPostgresOutage } from '../../src/stores/postgres.ts';
 import type { ExceededPolicy, Limit } from '../../src/task/budget.ts';
-import { parseTaskInput } from '../../src/task/input.ts';
+import { type AbortPolicy, parseTaskInput } from '../../src/task/input.ts';
 import type { PriceEntry } from '../../src/task/price.ts';
 import type { TestStores } from './stores.ts';
 
@@ -35,8 +37,12 @@ const CALL_SETTINGS: CallSettings = {
   attemptsPerCall: 6,
   estimatePolicy: 'charge_estimate',
   rateControl: true,
+  backpressure: { threshold: 0.8, maxDelayMs: 0, table: [] },
   deltaIntervalMs: 5,
   deltaBytes: 2_048,
+  drainCapMs: 10_000,
+  unknownPrice: 'refuse',
+  ceiling: { input: 100_000_000_000n, output: 300_000_000_000n },
 };
 
 export function callDependencies(
@@ -58,12 +64,20 @@ export function callDependencies(
     },
     tokens: {
       upperBound: estimateInputTokens,
+      closerBound: countInputTokens,
       count: async (text) => text.split(' ').filter((word) => word !== '').length,
     },
     breakerOf: () => breaker,
+    spendBreaker: createSpendBreaker({
+      enabled: false,
+      intervalMs: 60_000,
+      timeoutMs: 10_000,
+      failureThreshold: 5,
+    }),
     messagesOf: async ({ taskId }) =>
       taskId === undefined ? undefined : (await test.stores.tasks.findMessages(taskId))?.messages,
     isOutage: isPostgresOutage,
+    pause,
     settings: { ...CALL_SETTINGS, ...settings },
     meter: {
       attemptEnded: () => undefined,
@@ -72,9 +86,12 @@ export function callDependencies(
       settled: () => undefined,
       refused: () => undefined,
       overrun: () => undefined,
+      pressed: () => undefined,
+      slowedDown: () => undefined,
       delayed: () => undefined,
       throttled: () => undefined,
       deltaDropped: () => undefined,
+      priceUnknown: () => undefined,
     },
     log: test.log,
   };
@@ -127,12 +144,15 @@ export function requestOf(taskId: string, options: VisitOptions = {}): CallReque
 export function contextOf(
   controller = new AbortController(),
   by: 'cancelled' | 'handover' = 'cancelled',
+  { abort = 'cancel', letGo = new AbortController() }: { abort?: AbortPolicy; letGo?: AbortController } = {},
 ): CallContext {
   return {
     owner: 'process test',
     seenBefore: 0,
     signal: controller.signal,
     abortReason: () => by,
+    abort,
+    letGo: letGo.signal,
     beat: () => undefined,
   };
 }

@@ -93,7 +93,10 @@ async function play(request: ModelRequest, step: FakeStep): Promise<ModelReply> 
   } finally {
     aborted.stop();
   }
-  if (step.kind === 'reply') return { text, finishReason: step.finishReason ?? 'stop', usage: step.usage };
+  if (step.kind === 'reply') {
+    const { finishReason = 'stop', usage } = step;
+    return { text, outputText: text, finishReason, usage };
+  }
   throw step.kind === 'error' ? failed(request, { outputText: text, ...step.error }) : abortedError();
 }
 

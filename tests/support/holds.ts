@@ -41,9 +41,10 @@ export async function holdOnce(
   const { generation } = await stores.ledger.gate(payer.tenantId);
   const callKey = options.attemptKey.slice(0, options.attemptKey.lastIndexOf('#'));
   for (;;) {
-    const answer = await stores.gate.hold({ ...options, callKey, generation, owner: 'process test' });
+    const answer = await stores.redisGate.hold({ ...options, callKey, generation, owner: 'process test' });
     if (answer.kind !== 'missing') return answer;
-    for (const scope of answer.scopes) await stores.hydrate({ tenantId: payer.tenantId, scope, generation });
+    for (const { scope, intervals } of answer.scopes)
+      await stores.hydrate({ tenantId: payer.tenantId, scope, intervals, generation });
   }
 }
 
@@ -58,6 +59,7 @@ export function attemptOf(options: HoldOptions, heldAtMs: number, generation = 1
     provider: 'simulated',
     model: 'simulated/small',
     candidate: 0,
+    mode: 'redis',
     generation,
     owner: 'process test',
     estimate: options.estimate,

@@ -38,6 +38,7 @@ export async function openTestStores(options: Partial<StoreOptions> = {}): Promi
     leaseMs: 10_000,
     attemptMs: 600_000,
     defaultLimits: NO_LIMITS,
+    calendar: { zone: 'UTC', weekStart: 'monday' },
     rateOf: () => ({}),
     events: { ringCapacity: 512, onPublished: () => undefined },
     ...options,

@@ -47,9 +47,13 @@ create table ledger_rollups (
   reasoning_tokens bigint not null,
   cost_nano_usd bigint not null,
   billable_nano_usd bigint not null,
+  tokens bigint generated always as
+    (input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens + output_tokens) stored,
   primary key (tenant_id, user_id, session_id, task_id, provider, model, day)
 );
-create index ledger_rollups_by_task on ledger_rollups (task_id);
+create index ledger_rollups_by_user on ledger_rollups (tenant_id, user_id) include (cost_nano_usd, tokens);
+create index ledger_rollups_by_session on ledger_rollups (tenant_id, session_id) include (cost_nano_usd, tokens) where session_id <> '';
+create index ledger_rollups_by_task on ledger_rollups (tenant_id, task_id) include (cost_nano_usd, tokens) where task_id <> '';
 
 -- Counters of the gate in Postgres, in its mode only: exact because they move in the transactions of attempts and ledger. Rows of
 -- another generation do not count and are removed.
@@ -140,3 +144,8 @@ create table processes (
   started_at timestamptz not null default now(),
   renewed_at timestamptz not null default now()
 );
+
+-- Whose texts are still to be removed, when their time is over or somebody asks for it.
+create index tasks_with_texts on tasks (ended_at) where ended_at is not null and not input ? 'erasedAt';
+create index call_results_with_text on call_results (tenant_id, task_id) where text <> '';
+create index events_by_time on events (at) where type <> 'stream_end';

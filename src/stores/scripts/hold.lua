@@ -1,20 +1,19 @@
 -- Holds an estimate on every scope of a call, or on none. All checks come before the first write. Idempotent in the attempt key.
 -- KEYS: holds, leases, call, done of this attempt, done of the previous attempt, scopes...
 -- ARGV: attemptKey, callKey, owner, generation, runId, leaseMs, nano, tokens, previous attempt or '', ttlMs, number of scopes,
---       kind and id per scope, then JSON: [{scope (1-based), unit, amount}] of the hard limits
--- Returns {'OK', heldAtMs} · {'DONE', marker} · {'MISS', scope index...} · {'PREVIOUS', attemptKey}
---         · {'REFUSED' | 'HELD', limit index, settled, held}
+--       kind and id per scope, number of limits, then per limit: scope (1-based), unit, amount, 1 when hard, and the bounds of its
+--       current and next interval: start, turn, end (three times '' for all time)
+-- Returns {'OK', heldAtMs, settled, held and interval per limit...} · {'DONE', marker} · {'STALE_WINDOW', nowMs}
+--         · {'MISS', scope index, interval, ...} · {'PREVIOUS', attemptKey} · {'REFUSED' | 'HELD', limit index, settled, held, interval}
 local attemptKey, callKey, owner, generation, runId = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local leaseMs, nano, tokens, previousKey, ttlMs = tonumber(ARGV[6]), ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local count = tonumber(ARGV[11])
 local scopes = readScopes(6, 12, count)
-local limits = cjson.decode(ARGV[12 + 2 * count])
+local limitCount = tonumber(ARGV[12 + 2 * count])
 
 -- The marker comes before the record: an attempt that is over is never revived by a repeated command.
 local marker = redis.call('GET', KEYS[4])
 if marker then return { 'DONE', marker } end
-local own = redis.call('HGET', KEYS[1], attemptKey)
-if own then return { 'OK', cjson.decode(own).heldAt } end
 
 -- An older attempt of this call that was not sent yet gives way. Two attempts of one call can be here at once when a frozen worker
 -- wakes up: after this its mark-sent fails.
@@ -31,39 +30,89 @@ if newest and newest ~= attemptKey then
     end
   end
 end
+local own = newest and redis.call('HGET', KEYS[1], attemptKey)
+if own then own = cjson.decode(own) end
 
+local now = nowMs()
 local wanted = generation .. ':' .. runId
-local missing = { 'MISS' }
-local limited = {}
-for _, limit in ipairs(limits) do limited[limit.scope] = true end
-for index, scope in ipairs(scopes) do
-  if limited[index] and validToken(scope.key, wanted) == '' then missing[#missing + 1] = index end
+for index = 1, count do
+  local scope = scopes[index]
+  scope.version, scope.intervals = validState(scope.key, wanted)
+  scope.counters = {}
 end
+
+-- settled and held of one interval, in USD and in tokens, as texts, and its token.
+local function counterOf(scope, interval)
+  local known = scope.counters[interval]
+  if known then return known end
+  local found = redis.call('HMGET', scope.key, interval .. ':usd:settled', interval .. ':usd:held',
+    interval .. ':tokens:settled', interval .. ':tokens:held', interval .. ':token')
+  scope.counters[interval] = found
+  return found
+end
+
+local limits = {}
+local missing = { 'MISS' }
+for number = 1, limitCount do
+  local at = 13 + 2 * count + (number - 1) * 7
+  local limit = { scope = tonumber(ARGV[at]), unit = ARGV[at + 1], amount = tonumber(ARGV[at + 2]), hard = ARGV[at + 3] == '1' }
+  local start, turn, stop = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6]
+  if start == '' then
+    limit.interval, limit.stop = 'all', math.huge
+  elseif now >= tonumber(start) and now < tonumber(turn) then
+    limit.interval, limit.stop = start .. '-' .. turn, tonumber(turn)
+  elseif now >= tonumber(turn) and now < tonumber(stop) then
+    limit.interval, limit.stop = turn .. '-' .. stop, tonumber(stop)
+  else
+    return { 'STALE_WINDOW', string.format('%.0f', now) }
+  end
+  limits[number] = limit
+  if not string.find(scopes[limit.scope].intervals, limit.interval .. ';', 1, true) then
+    missing[#missing + 1] = limit.scope
+    missing[#missing + 1] = limit.interval
+  end
+end
+if own then return { 'OK', own.heldAt } end
 if #missing > 1 then return missing end
 
 -- What the older hold will give back counts as free.
-local function givenBack(scope, unit)
+local function givenBack(scope, interval, unit, token)
   if not older then return 0 end
   for _, entry in ipairs(older.scopes) do
-    if entry[1] == scope.kind and entry[2] == scope.id and entry[3] ~= '' and entry[3] == validToken(scope.key, wanted) then
-      return tonumber(unit == 'usd' and older.nano or older.tokens)
+    if entry[1] == scope.kind and entry[2] == scope.id then
+      for at = 4, #entry, 2 do
+        if entry[at] == interval and entry[at + 1] == token then return tonumber(unit == 'usd' and older.nano or older.tokens) end
+      end
     end
   end
   return 0
 end
 
-local waiting = nil
-for index, limit in ipairs(limits) do
+local answer = { 'OK', '' }
+local refused, refusedStop, waiting = nil, -1, nil
+for number, limit in ipairs(limits) do
   local scope = scopes[limit.scope]
-  local settled = tonumber(redis.call('HGET', scope.key, limit.unit .. ':settled') or '0')
-  local held = tonumber(redis.call('HGET', scope.key, limit.unit .. ':held') or '0') - givenBack(scope, limit.unit)
-  local needed = tonumber(limit.unit == 'usd' and nano or tokens)
-  local amount = tonumber(limit.amount)
-  local answer = { index, string.format('%.0f', settled), string.format('%.0f', held) }
-  -- A limit of 0 has no room even for a call that costs nothing.
-  if settled + needed > amount or amount == 0 then return { 'REFUSED', answer[1], answer[2], answer[3] } end
-  if settled + held + needed > amount and not waiting then waiting = { 'HELD', answer[1], answer[2], answer[3] } end
+  local counter = counterOf(scope, limit.interval)
+  local settled, held, needed
+  if limit.unit == 'usd' then
+    settled, held, needed = counter[1], counter[2], nano
+  else
+    settled, held, needed = counter[3], counter[4], tokens
+  end
+  if older then held = string.format('%.0f', tonumber(held) - givenBack(scope, limit.interval, limit.unit, counter[5])) end
+  answer[#answer + 1], answer[#answer + 2], answer[#answer + 3] = settled, held, limit.interval
+  if limit.hard then
+    local spent, more = tonumber(settled), tonumber(needed)
+    -- A limit of 0 has no room even for a call that costs nothing. Of several that refuse, the one that turns last is told.
+    if (spent + more > limit.amount or limit.amount == 0) and limit.stop > refusedStop then
+      refused, refusedStop = { 'REFUSED', number, settled, held, limit.interval }, limit.stop
+    end
+    if not waiting and spent + tonumber(held) + more > limit.amount then
+      waiting = { 'HELD', number, settled, held, limit.interval }
+    end
+  end
 end
+if refused then return refused end
 if waiting then return waiting end
 
 if older then
@@ -72,21 +121,23 @@ if older then
   redis.call('ZREM', KEYS[2], newest)
   redis.call('SET', KEYS[5], 'void', 'PX', ttlMs)
 end
-local heldAt = nowMs()
 local record = {
   call = callKey, run = runId, nano = nano, tokens = tokens, owner = owner, generation = generation,
-  sent = 'no', heldAt = string.format('%.0f', heldAt), seen = '0', scopes = {},
+  sent = 'no', heldAt = string.format('%.0f', now), seen = '0', scopes = {},
 }
 for index, scope in ipairs(scopes) do
-  local token = validToken(scope.key, wanted)
-  if token ~= '' then
-    redis.call('HINCRBY', scope.key, 'usd:held', nano)
-    redis.call('HINCRBY', scope.key, 'tokens:held', tokens)
-    redis.call('PEXPIRE', scope.key, SCOPE_TTL_MS)
+  local entry = { scope.kind, scope.id, scope.version }
+  for interval in string.gmatch(scope.intervals, '([^;]+);') do
+    if covers(interval, now) then
+      redis.call('HINCRBY', scope.key, interval .. ':usd:held', nano)
+      redis.call('HINCRBY', scope.key, interval .. ':tokens:held', tokens)
+      entry[#entry + 1], entry[#entry + 2] = interval, counterOf(scope, interval)[5]
+    end
   end
-  record.scopes[index] = { scope.kind, scope.id, token }
+  record.scopes[index] = entry
 end
 redis.call('HSET', KEYS[1], attemptKey, cjson.encode(record))
-redis.call('ZADD', KEYS[2], heldAt + leaseMs, attemptKey)
+redis.call('ZADD', KEYS[2], now + leaseMs, attemptKey)
 redis.call('SET', KEYS[3], attemptKey, 'PX', ttlMs)
-return { 'OK', record.heldAt }
+answer[2] = record.heldAt
+return answer

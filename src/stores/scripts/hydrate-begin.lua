@@ -1,7 +1,13 @@
--- Asks to rebuild one scope. The fence is a random token: a counter would start again at 0 after a flush and let an old reader pass.
--- KEYS: scope   ARGV: token, generation, runId, ttlMs
--- Returns 'READY' (somebody rebuilt it), 'BUSY' (somebody is at it) or 'OK'
-if redis.call('HGET', KEYS[1], 'hydrated') == ARGV[2] .. ':' .. ARGV[3] then return 'READY' end
+-- Asks to rebuild intervals of one scope. The fence is a random token: a counter would start again at 0 after a flush and let an old
+-- reader pass.
+-- KEYS: scope   ARGV: token, generation, runId, ttlMs, intervals...
+-- Returns 'READY' (somebody rebuilt them), 'BUSY' (somebody is at it) or 'OK'
+local _, intervals = validState(KEYS[1], ARGV[2] .. ':' .. ARGV[3])
+local isReady = true
+for at = 5, #ARGV do
+  if not string.find(intervals, ARGV[at] .. ';', 1, true) then isReady = false end
+end
+if isReady then return 'READY' end
 local under = redis.call('HGET', KEYS[1], 'hydrating')
 local now = nowMs()
 if under then

@@ -10,7 +10,7 @@ if not text then return 0 end
 local record = cjson.decode(text)
 for _, entry in ipairs(record.scopes) do
   local index = scopeIndex(scopes, entry[1], entry[2])
-  if index and validToken(scopes[index].key, wanted) ~= entry[3] then return 0 end
+  if index and validState(scopes[index].key, wanted) ~= entry[3] then return 0 end
 end
 for _, scope in ipairs(scopes) do disturb(scope.key) end
 record.sent = 'yes'
