@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+
 // The gateway process: HTTP, event streams, metrics and the API's documentation on one port. It holds no state. Nobody imports this file.
 
 import { checkGatewayExposure, loadConfig, notEnforced } from './config.ts';

@@ -8,11 +8,14 @@ import type { TaskExecution } from './client/task-client.ts';
 import type { Logger } from './log.ts';
 import type { Metrics } from './metrics.ts';
 import { reconcile } from './reconcile.ts';
+import { createDriftCheck, type DriftCheck } from './stores/drift.ts';
 import type { Postgres } from './stores/postgres.ts';
+import type { Redis } from './stores/redis.ts';
 import type { Stores } from './stores/stores.ts';
 
 export type HousekeepingOptions = {
-  readonly postgres: Pick<Postgres, 'exclusively'>;
+  readonly postgres: Pick<Postgres, 'exclusively' | 'query'>;
+  readonly redis: Redis;
   readonly stores: Stores;
   readonly calls: CallDependencies;
   readonly lifeOf: OwnerLife;
@@ -22,15 +25,22 @@ export type HousekeepingOptions = {
   readonly reaperIntervalMs: number;
   readonly sweepAfterMs: number;
   readonly reconcileIntervalMs: number;
+  readonly driftIntervalMs: number;
 };
 
 export type Housekeeping = AsyncDisposable;
 
 const PARTITION_INTERVAL_MS = 3_600_000;
+const DRIFT_LOOK_MS = 200;
 
 /** Runs every job at its interval until disposed. A job that fails is logged and comes again. */
 export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
   const { stores, log } = options;
+  const drift = createDriftCheck(options.redis, options.postgres, {
+    gate: stores.ledger.gate,
+    pause,
+    lookEveryMs: DRIFT_LOOK_MS,
+  });
   const stopping = new AbortController();
   const jobs: readonly [string, number, () => Promise<unknown>][] = [
     ['reaper', options.reaperIntervalMs, () => reap(options.calls, options.lifeOf)],
@@ -40,6 +50,7 @@ export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
       options.reconcileIntervalMs,
       () => reconcile(stores, options.describe, options.reconcileIntervalMs),
     ],
+    ['drift', options.driftIntervalMs, () => checkDrift(drift, options)],
     ['partitions', PARTITION_INTERVAL_MS, () => stores.ledger.ensurePartitions()],
   ];
   const running = jobs.map(([name, everyMs, job]) =>
@@ -79,6 +90,26 @@ async function repeat(
       () => undefined /* stopped while waiting */,
     );
   }
+}
+
+async function checkDrift(check: DriftCheck, { metrics, log }: HousekeepingOptions): Promise<void> {
+  const { drifts } = await check.pass();
+  for (const drift of drifts)
+    log.error('a budget counter differed from the ledger and is rebuilt', {
+      tenant: drift.tenantId,
+      scope: `${drift.scope.kind} ${drift.scope.id}`,
+      interval: drift.interval,
+      settledNanoUsd: drift.settledNanoUsd.toString(),
+      heldNanoUsd: drift.heldNanoUsd.toString(),
+      settledTokens: drift.settledTokens.toString(),
+      heldTokens: drift.heldTokens.toString(),
+    });
+  const off = drifts.reduce((sum, one) => sum + abs(one.settledNanoUsd) + abs(one.heldNanoUsd), 0n);
+  metrics.drift(Number(off) / 1e9);
+}
+
+function abs(amount: bigint): bigint {
+  return amount < 0n ? -amount : amount;
 }
 
 async function setGauges(stores: Stores, metrics: Metrics): Promise<void> {

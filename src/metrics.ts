@@ -39,6 +39,8 @@ export function createMetrics() {
     tasksWaiting: all.tasksWaiting,
     holdsOpen: all.holdsOpen,
     oldestHoldSeconds: all.oldestHoldSeconds,
+    /** What the last pass found counters to be off by, in USD and over all scopes; 0 is what it must be. */
+    drift: (usd: number) => all.drift.set(usd),
     streamReaders: all.streamReaders,
     task: {
       started: (task: { strategy: string; priority: string }) => all.tasksStarted.inc(task),
@@ -146,17 +148,16 @@ function budgetMetrics({ counter, gauge, histogram }: Makers) {
     holdsOpen: gauge('budget_holds_open', 'attempts under way, over all processes', []),
     oldestHoldSeconds: gauge('budget_oldest_hold_seconds', 'age of the oldest attempt under way', []),
     refused: counter('budget_refused_total', 'calls refused by a budget', ['scope', 'reason']),
-    pressure: gauge(
-      'budget_pressure',
-      "projected use of the last call's tightest limit, as a share of it",
-      ['scope'],
-    ),
+    pressure: gauge('budget_pressure', "projected use of the last call's tightest limit, as a share of it", [
+      'scope',
+    ]),
     backpressureSeconds: histogram(
       'budget_backpressure_seconds',
       'delays of calls near a limit',
       ['scope'],
       CALL_SECONDS,
     ),
+    drift: gauge('budget_drift', 'USD by which counters differ from the ledger, as last checked', []),
     overrun: counter('budget_overrun_total', 'attempts that cost more than their estimate', ['provider']),
     priceUnknown: counter('price_unknown_total', 'calls whose model had no price', ['provider']),
   };

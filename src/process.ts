@@ -6,6 +6,7 @@ import { type Breaker, createBreaker, guarded } from './calls/breaker.ts';
 import type { CallDependencies } from './calls/call.ts';
 import { isProviderFailure } from './calls/govern.ts';
 import { pause } from './calls/pause.ts';
+import { type RerateRequest, rerate } from './calls/rerate.ts';
 import { createSpendBreaker, type SpendBreaker } from './calls/spend-breaker.ts';
 import { isTemporalOutage } from './client/outage.ts';
 import { createOwnerLife } from './client/owner.ts';
@@ -64,9 +65,13 @@ export async function openParts(config: Config, log: Logger, closers: Closers) {
     searchAttributes,
     rpcTimeoutMs: RPC_TIMEOUT_MS,
   });
-  const tasks = guarded(plainTasks, breakers.temporal, ['start', 'cancel', 'describe', 'failure']);
+  const tasks = guarded(plainTasks, breakers.temporal, [
+    ...(['start', 'cancel', 'describe', 'failure'] as const),
+    ...(['decideApproval', 'raiseBudget', 'budgetChanged'] as const),
+  ]);
   const housekeeping = startHousekeeping({
     postgres,
+    redis,
     stores,
     calls,
     lifeOf: createOwnerLife(temporal, config.call),
@@ -76,6 +81,7 @@ export async function openParts(config: Config, log: Logger, closers: Closers) {
     reaperIntervalMs: config.budget.reaperIntervalMs,
     sweepAfterMs: config.event.sweepAfterMs,
     reconcileIntervalMs: config.task.reconcileIntervalMs,
+    driftIntervalMs: config.budget.driftIntervalMs,
   });
   closers.push(async () => housekeeping[Symbol.asyncDispose]());
   const probes = {
@@ -85,7 +91,17 @@ export async function openParts(config: Config, log: Logger, closers: Closers) {
     redis: () => plainRedis.ping(),
     postgres: () => plainPostgres.ping(),
   };
-  return { metrics, breakers, stores, calls, tasks, probes, plan: planOf(config, searchAttributes) };
+  const rerateAll = (request: RerateRequest) => rerate({ ...calls, rerateRows: stores.rerateRows }, request);
+  return {
+    metrics,
+    breakers,
+    stores,
+    calls,
+    rerate: rerateAll,
+    tasks,
+    probes,
+    plan: planOf(config, searchAttributes),
+  };
 }
 
 /** Somebody waits for each answer; the SDK alone would go on trying for a minute. */

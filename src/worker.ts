@@ -14,6 +14,7 @@ import { pause } from './calls/pause.ts';
 import { loadConfig, notEnforced } from './config.ts';
 import { createCoreMetrics } from './core-metrics.ts';
 import { serveHealth } from './health.ts';
+import { letGoAfterGrace } from './let-go.ts';
 import { createLogger, type Logger, toTemporalLogger } from './log.ts';
 import { closingAfter, openParts } from './process.ts';
 import { PRIORITIES } from './task/input.ts';
@@ -49,11 +50,13 @@ async function main(): Promise<void> {
     closers.push(() => page.close());
     const connection = await connect(config.temporal.connection, log);
     closers.push(() => connection.close());
+    const letGo = new AbortController();
     const activities = createActivities({
       ...parts.stores,
       calls: createCalls(parts.calls),
       plan: parts.plan,
       meter: parts.metrics.task,
+      letGo: letGo.signal,
       log,
     });
     const workflowBundle = await bundle(config.temporal.workflowBundle, log);
@@ -75,6 +78,8 @@ async function main(): Promise<void> {
       ),
     );
     isPolling = true;
+    const watch = letGoAfterGrace(workers, config.temporal.shutdownGraceTimeMs, letGo);
+    closers.push(async () => watch.stop());
     log.info('worker is ready', { metrics: `http://${config.metrics.host}:${page.port}/metrics` });
     // SIGTERM and SIGINT are the runtime's: they end these, running calls included, within the grace time.
     await Promise.all(workers.map((worker) => worker.run()));

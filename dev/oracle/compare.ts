@@ -10,6 +10,10 @@ export type Comparison = {
   readonly charges: number;
   readonly estimates: number;
   readonly voids: number;
+  /** Differences booked for attempts that had been estimated while their worker was away. */
+  readonly adjustments: number;
+  /** Rows that a user pays for. */
+  readonly billable: number;
   /** One sentence for each thing that does not add up. */
   readonly faults: readonly string[];
 };
@@ -22,6 +26,8 @@ export type CompareOptions = {
   readonly mayBeEstimated: (attemptKey: string) => boolean;
   /** Attempts that may be estimated although no request of theirs arrived; without it there are none. */
   readonly mayBeUnsent?: (attemptKey: string) => boolean;
+  /** Tasks that were answered, of one call each: their user pays for exactly one attempt. */
+  readonly answeredTasks?: readonly string[];
 };
 
 /** Compares every request that carried an attempt key with the ledger's rows. */
@@ -41,12 +47,17 @@ export function compareCharges(options: CompareOptions): Comparison {
     if (isCharge(row) && !logged.has(row.attemptKey) && options.mayBeUnsent?.(row.attemptKey) !== true)
       faults.push(`${row.attemptKey}: a row of kind ${row.kind} without a request`);
   faults.push(...billableFaults(rows));
+  for (const taskId of options.answeredTasks ?? [])
+    if (!rows.some((row) => row.taskId === taskId && row.billable))
+      faults.push(`${taskId}: answered, and billed to nobody`);
   const count = (kind: LedgerRow['kind']) => rows.filter((row) => row.kind === kind).length;
   return {
     requests: logged.size,
     charges: count('charge'),
     estimates: count('estimate'),
     voids: count('void'),
+    adjustments: count('adjust'),
+    billable: rows.filter((row) => row.billable).length,
     faults,
   };
 }
@@ -67,10 +78,14 @@ function requestFaults(
   if (row === undefined || request === undefined) return faults;
   if (row.kind === 'estimate' && !options.mayBeEstimated(attemptKey))
     faults.push(`${attemptKey}: estimated, but its worker lived`);
-  if (row.kind === 'charge' && row.usageSource === 'measured') {
+  const late = rows.find((one) => one.kind === 'adjust' && one.adjustKey === 'late');
+  if (late !== undefined && row.kind !== 'estimate')
+    faults.push(`${attemptKey}: corrected although it was not estimated`);
+  // The last word on what the attempt took, where that was the provider's own count.
+  if ((late ?? row).usageSource === 'measured') {
     const due = dueNanoUsd(options, row.model, request);
-    if (due !== row.nanoUsd)
-      faults.push(`${attemptKey}: charged ${row.nanoUsd} nano-USD, the request took ${due}`);
+    const booked = row.nanoUsd + (late?.nanoUsd ?? 0n);
+    if (due !== booked) faults.push(`${attemptKey}: charged ${booked} nano-USD, the request took ${due}`);
   }
   return faults;
 }

@@ -1,8 +1,7 @@
 // `begin` and `finish`: a task's first and last step. Both run as local activities first and may be repeated: everything they write is
 // idempotent per run.
 
-import { toBudgetExceeded } from '../calls/admit.ts';
-import { isEnforced } from '../calls/call.ts';
+import { toBudgetExceeded } from '../calls/exceeded.ts';
 import type { Logger } from '../log.ts';
 import type { Accounts } from '../stores/accounts.ts';
 import type { Events } from '../stores/events.ts';
@@ -10,7 +9,6 @@ import type { Ledger } from '../stores/ledger.ts';
 import type { Limits } from '../stores/limits.ts';
 import type { Tasks } from '../stores/tasks.ts';
 import type { Payer } from '../task/budget.ts';
-import { scopesOf } from '../task/budget.ts';
 import type { BeginOutcome, TaskPlan } from '../task/decision.ts';
 import type { EventDraft } from '../task/event.ts';
 import type { FailureDetails } from '../task/failure.ts';
@@ -59,6 +57,9 @@ export type TaskActivityDependencies = {
   readonly log: Logger;
 };
 
+/** More than clocks of one fleet differ by. */
+const TURNS_SOON_MS = 10_000;
+
 export function createTaskActivities(dependencies: TaskActivityDependencies) {
   return {
     begin: (given: BeginInput): Promise<BeginOutcome> => begin(dependencies, given),
@@ -88,32 +89,34 @@ async function begin(dependencies: TaskActivityDependencies, given: BeginInput):
   );
   if (isNew) dependencies.meter.started({ strategy: settings.strategy, priority: input.priority });
   await publish(dependencies, given, input.tenantId);
-  const failure = await exhausted(dependencies, {
-    tenantId: input.tenantId,
-    userId: input.userId,
-    sessionId: input.sessionId,
-    taskId,
-  });
+  const { tenantId, userId, sessionId } = input;
+  const failure =
+    settings.onExceeded === 'refuse'
+      ? await exhausted(dependencies, { tenantId, userId, sessionId, taskId })
+      : undefined;
   return failure === undefined ? { kind: 'go', settings } : { kind: 'refuse', settings, failure };
 }
 
-/** Refuses before any call only what no release and no wait can help: settled spend alone fills a hard limit. */
+/**
+ * Refuses before any call only what no release and no wait can help: settled spend alone fills a hard limit, and the task does not want
+ * anything but a refusal then.
+ */
 async function exhausted(
   dependencies: TaskActivityDependencies,
   payer: Payer,
 ): Promise<FailureDetails | undefined> {
-  const limits = (await dependencies.limits.binding(payer)).filter(isEnforced);
-  for (const scope of scopesOf(payer)) {
-    const own = limits.filter((limit) => limit.scope.kind === scope.kind && limit.scope.id === scope.id);
-    if (own.length === 0) continue;
-    const settled = await dependencies.accounts.settled(payer.tenantId, scope);
-    for (const limit of own) {
-      const spent = limit.unit === 'usd' ? settled.nanoUsd : settled.tokens;
-      if (spent < limit.amount) continue;
-      const details = toBudgetExceeded(limit, spent, 0n, { nanoUsd: 0n, tokens: 0 });
-      await dependencies.limits.noteRefusal(payer.tenantId, details);
-      return details;
-    }
+  const limits = (await dependencies.limits.binding(payer)).filter((limit) => limit.hard);
+  const nowMs = Date.now();
+  for (const limit of limits) {
+    const interval = dependencies.limits.intervalOf(limit, nowMs);
+    // This clock is not the one that holds are made by: close to a turn, only the hold knows which window it is in.
+    if (interval.endMs - nowMs < TURNS_SOON_MS) continue;
+    const spent = await dependencies.accounts.settled(payer.tenantId, limit.scope, interval);
+    const settled = limit.unit === 'usd' ? spent.nanoUsd : spent.tokens;
+    if (settled < limit.amount) continue;
+    const details = toBudgetExceeded({ limit, settled, held: 0n, interval }, { nanoUsd: 0n, tokens: 0 });
+    await dependencies.limits.noteRefusal(payer.tenantId, details);
+    return details;
   }
   return undefined;
 }
@@ -133,7 +136,8 @@ async function finish(dependencies: TaskActivityDependencies, given: FinishInput
       steps: [
         {
           stepId: 'answer',
-          status,
+          // A cancelled task keeps the answer that its call brought home.
+          status: status === 'cancelled' && given.answer !== undefined ? 'completed' : status,
           ...(given.answer === undefined ? {} : { callKey: given.answer.callKey, model: given.answer.model }),
         },
       ],
@@ -168,11 +172,12 @@ async function finish(dependencies: TaskActivityDependencies, given: FinishInput
 function endEvents(given: FinishInput): readonly EventDraft[] {
   const { runId, status } = given;
   const isGood = status === 'completed' || status === 'partial';
+  const isAnswered = isGood || given.answer !== undefined;
   const data =
     given.error === undefined ? {} : { data: { type: given.error.type, details: given.error.details } };
   const message = given.error === undefined ? {} : { message: given.error.message };
   return [
-    { id: `${runId}:step:answer:end`, type: isGood ? 'step_completed' : 'step_failed', stepId: 'answer' },
+    { id: `${runId}:step:answer:end`, type: isAnswered ? 'step_completed' : 'step_failed', stepId: 'answer' },
     {
       id: `${runId}:finish`,
       type: isGood ? 'task_completed' : status === 'cancelled' ? 'task_cancelled' : 'task_failed',

@@ -4,6 +4,7 @@ import { Argument, Command, CommanderError, InvalidArgumentError } from 'command
 import { PRIORITIES, TIERS } from '../task/input.ts';
 import { type AddressFlags, DEFAULT_STATE_DIR } from './addresses.ts';
 import { BUDGET_ACTIONS, type BudgetAction, type BudgetOptions, runBudget } from './budget.ts';
+import { type EraseOptions, runErase } from './erase.ts';
 import { CliError, describeError } from './fault.ts';
 import { tell } from './print.ts';
 import { runBundle, runDevCommand, runMigrate, runProcess } from './processes.ts';
@@ -31,6 +32,7 @@ function createProgram(): Command {
     .showHelpAfterError('(weir --help lists all commands)');
   addTaskCommands(program);
   addReportCommands(program);
+  addBudgetCommand(program);
   addReplayCommand(program);
   addProcessCommands(program);
   return program;
@@ -89,31 +91,62 @@ function addReportCommands(program: Command): void {
     .option('--json', 'one JSON object a line')
     .action(async (options: TasksOptions) => runTasks(options, await readEnvironment()));
   const usage = withAddresses(program.command('usage'))
-    .description('sums of the ledger')
+    .description('sums of the ledger; with --rerate, bring it to the present price list')
     .option(
       '--group <names>',
       'tenant, user, session, task, model, provider, day; several with commas',
       'model',
     )
     .option('--csv')
-    .option('--json');
+    .option('--json')
+    .option('--rerate', 'adjust what calls cost, from --from to --to, to the present prices')
+    .option('--dry-run', 'rerate: tell what would be adjusted');
   for (const name of ['tenant', 'user', 'session', 'task', 'model', 'provider'])
     usage.option(`--${name} <id>`, 'only this one');
   usage
-    .option('--from <time>', 'ISO 8601')
-    .option('--to <time>', 'ISO 8601')
+    .option('--day <date>', 'only this one (UTC), such as 2026-01-31')
+    .option('--from <time>', 'ISO 8601, included')
+    .option('--to <time>', 'ISO 8601, excluded')
+    .option('--limit <n>', 'at most this many groups', positive)
     .action(async (options: UsageOptions) => runUsage(options, await readEnvironment()));
+  withAddresses(program.command('erase'))
+    .description('erase prompts and answers for good; what they cost stays in the ledger')
+    .option('--user <id>', 'of this user')
+    .option('--tenant <id>', 'of this tenant; without --user of all its users')
+    .option('--yes', 'really')
+    .option('--json')
+    .action(async (options: EraseOptions) => {
+      process.exitCode = await runErase(options, await readEnvironment());
+    });
+}
+
+function addBudgetCommand(program: Command): void {
   withAddresses(program.command('budget'))
-    .description('limits of a tenant, user, session or task')
+    .description('limits of tenants, users, sessions and tasks')
     .addArgument(new Argument('<action>').choices(BUDGET_ACTIONS))
-    .argument('<scope>', 'tenant, user, session or task')
-    .argument('<id>')
-    .option('--usd <amount>', 'set: at most this many USD, such as 5.00')
-    .option('--tokens <n>', 'set: at most this many tokens')
+    .argument('[scope]', 'tenant, user, session or task; list takes none')
+    .argument('[id]')
+    .option('--usd <amount>', 'set, add: at most this many USD, such as 5.00')
+    .option('--tokens <n>', 'set, add: at most this many tokens')
+    .option('--window <window>', 'set, add: total (default), hour, day, week, month')
+    .option('--zone <zone>', 'set, add: where the window begins, such as Europe/Berlin')
+    .option('--soft', 'set, add: warn and slow down instead of refusing')
+    .option('--warn-at <share>', 'set, add: 0 to 1, such as 0.9')
+    .option('--scope <scope>', 'list: only scopes of this kind')
+    .option('--limit <n>', 'list: at most this many scopes', positive)
     .option('--tenant <id>', 'of this tenant (for admins)')
     .option('--json')
-    .action(async (action: BudgetAction, scope: string, id: string, options: BudgetOptions) =>
-      runBudget(action, { scope, id }, options, await readEnvironment()),
+    .addHelpText(
+      'after',
+      '\nset replaces all limits of the scope, add keeps the others, remove goes back to the configured ones.',
+    )
+    .action(
+      async (
+        action: BudgetAction,
+        scope: string | undefined,
+        id: string | undefined,
+        options: BudgetOptions,
+      ) => runBudget(action, { scope, id }, options, await readEnvironment()),
     );
 }
 

@@ -1,16 +1,26 @@
 // Tasks, budgets and usage over the gateway's HTTP API. Requests are sent once, never repeated; only a stream of events comes back by
 // itself, since it knows where it was.
 
+import type { ApprovalStatus } from '../task/approval.ts';
 import type { ScopeKind } from '../task/budget.ts';
 import type { Cursor, EventType, TaskEvent } from '../task/event.ts';
 import type { TaskStatus } from '../task/status.ts';
 import { followTask } from './follow-task.ts';
 import { GatewayError, toGatewayError, unreachable } from './gateway-error.ts';
 import type {
+  ApprovalList,
+  ApprovalView,
   BudgetExplanation,
+  BudgetPage,
   BudgetView,
+  DecisionInput,
+  ErasedView,
   LimitInput,
+  RaisedView,
+  RaiseInput,
+  RerateView,
   TaskAccepted,
+  TaskExplanation,
   TaskPage,
   TaskView,
   UsageReport,
@@ -18,9 +28,15 @@ import type {
 
 export { GatewayError } from './gateway-error.ts';
 export type {
+  ApprovalView,
   BudgetExplanation,
+  BudgetPage,
   BudgetView,
+  ErasedView,
+  ExplainedLimit,
   LimitInput,
+  RerateView,
+  TaskExplanation,
   TaskPage,
   TaskView,
   UsageReport,
@@ -63,9 +79,40 @@ export type UsageQuery = {
   readonly task?: string | undefined;
   readonly model?: string | undefined;
   readonly provider?: string | undefined;
-  /** ISO 8601 */
+  /** YYYY-MM-DD, in UTC */
+  readonly day?: string | undefined;
+  /** ISO 8601, included */
   readonly from?: string | undefined;
+  /** ISO 8601, excluded */
   readonly to?: string | undefined;
+  /** Most groups to answer. */
+  readonly limit?: number | undefined;
+};
+
+export type RerateInput = {
+  /** ISO 8601, included */
+  readonly from: string;
+  /** ISO 8601, excluded */
+  readonly to: string;
+  readonly model?: string | undefined;
+  /** Tells what would be booked, and books nothing. */
+  readonly dryRun?: boolean | undefined;
+  /** `next` of the answer before. */
+  readonly after?: string | undefined;
+};
+
+export type BudgetQuery = {
+  readonly scope?: ScopeKind | undefined;
+  /** Left out: `default`. */
+  readonly tenantId?: string | undefined;
+  readonly limit?: number | undefined;
+};
+
+export type ApprovalQuery = {
+  /** Left out: those that wait. */
+  readonly status?: ApprovalStatus | undefined;
+  readonly taskId?: string | undefined;
+  readonly tenantId?: string | undefined;
 };
 
 export type TenantOption = { readonly tenantId?: string | undefined };
@@ -73,11 +120,14 @@ export type TenantOption = { readonly tenantId?: string | undefined };
 export type GatewayClient = ReturnType<typeof createGatewayClient>;
 
 const TIMEOUT_MS = 30_000;
+/** For work on many rows. */
+const LONG_TIMEOUT_MS = 600_000;
 
 /** @throws GatewayError when the URL is none; every method throws GatewayError */
 export function createGatewayClient(options: GatewayClientOptions) {
   const api = createRequests(options);
   const task = (taskId: string) => `tasks/${encodeURIComponent(taskId)}`;
+  const approval = (approvalId: string) => `approvals/${encodeURIComponent(approvalId)}`;
   const budget = (scope: ScopeKind, id: string) => `budgets/${scope}/${encodeURIComponent(id)}`;
   return {
     /** Submits a task; answers as soon as it was accepted. A 400 carries `problem.faults`. */
@@ -102,7 +152,13 @@ export function createGatewayClient(options: GatewayClientOptions) {
     follow: (taskId: string, follow: FollowTaskOptions = {}): AsyncIterable<TaskEvent> =>
       followTask({ ...api.connection, path: `${task(taskId)}/stream` }, follow),
 
+    /** Every limit that binds the task, what it waits for, and why it was refused last. */
+    explain: (taskId: string): Promise<TaskExplanation> => api.json('GET', `${task(taskId)}/explain`),
+
     budgets: {
+      /** Scopes whose limits somebody set, changed last first; those of tasks only where asked for. */
+      list: (query: BudgetQuery = {}): Promise<BudgetPage> => api.json('GET', 'budgets', { query }),
+
       get: (scope: ScopeKind, id: string, query: TenantOption = {}): Promise<BudgetView> =>
         api.json('GET', budget(scope, id), { query }),
 
@@ -124,21 +180,59 @@ export function createGatewayClient(options: GatewayClientOptions) {
         api.json('GET', `${budget(scope, id)}/explain`, { query }),
     },
 
+    /** Raises the task's own limits; a call that waits for one of them looks again. A 409 says that it is not running. */
+    raiseBudget: (taskId: string, raise: RaiseInput): Promise<RaisedView> =>
+      api.json('POST', `${task(taskId)}/budget`, { body: raise }),
+
+    approvals: {
+      /** At most 100: those that wait oldest first, all others newest first. */
+      list: (query: ApprovalQuery = {}): Promise<ApprovalList> => api.json('GET', 'approvals', { query }),
+
+      get: (approvalId: string): Promise<ApprovalView> => api.json('GET', approval(approvalId)),
+
+      /** Decides once; a 409 says that somebody else, or time, has decided. */
+      decide: (approvalId: string, decision: DecisionInput): Promise<ApprovalView> =>
+        api.json('POST', approval(approvalId), { body: decision }),
+    },
+
     /** Sums of the ledger by group. */
-    usage: ({ group, ...filter }: UsageQuery = {}): Promise<UsageReport> =>
-      api.json('GET', 'usage', { query: { group: group?.join(','), ...filter } }),
+    usage: (query: UsageQuery = {}): Promise<UsageReport> =>
+      api.json('GET', 'usage', { query: toUsageQuery(query) }),
+
+    /** The same as CSV. `isCut`: there are more groups than were asked for. */
+    async usageCsv(query: UsageQuery = {}): Promise<{ readonly csv: string; readonly isCut: boolean }> {
+      const { text, headers } = await api.text('GET', 'usage', {
+        query: { ...toUsageQuery(query), format: 'csv' },
+      });
+      return { csv: text, isCut: headers.get('weir-truncated') === 'true' };
+    },
+
+    /** Brings the ledger to the present price list, a part of the period at a time: go on with `next` until there is none. */
+    rerate: (input: RerateInput): Promise<RerateView> =>
+      api.json('POST', 'usage/rerate', { body: input, timeoutMs: LONG_TIMEOUT_MS }),
+
+    /** Erases prompts, answers and texts of events of a tenant or one of its users. Safe to repeat. */
+    eraseTexts: (tenantId: string, userId?: string): Promise<ErasedView> =>
+      api.json('DELETE', 'texts', { query: { tenantId, userId }, timeoutMs: LONG_TIMEOUT_MS }),
   };
+}
+
+function toUsageQuery({ group, ...filter }: UsageQuery): NonNullable<RequestOptions['query']> {
+  return { group: group?.join(','), ...filter };
 }
 
 type RequestOptions = {
   readonly query?: Readonly<Record<string, string | number | undefined>>;
   readonly body?: unknown;
+  /** In place of the client's own, where that is shorter. */
+  readonly timeoutMs?: number;
 };
 
 function createRequests({ url, apiKey, timeoutMs = TIMEOUT_MS }: GatewayClientOptions) {
   const base = toBase(url);
   const headers: Record<string, string> = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
-  const send = async (method: string, path: string, { query = {}, body }: RequestOptions = {}) => {
+  const send = async (method: string, path: string, options: RequestOptions = {}) => {
+    const { query = {}, body } = options;
     const target = new URL(path, base);
     for (const [name, value] of Object.entries(query))
       if (value !== undefined) target.searchParams.set(name, String(value));
@@ -149,7 +243,7 @@ function createRequests({ url, apiKey, timeoutMs = TIMEOUT_MS }: GatewayClientOp
     const response = await fetch(target, {
       method,
       ...content,
-      signal: AbortSignal.timeout(timeoutMs),
+      signal: AbortSignal.timeout(Math.max(timeoutMs, options.timeoutMs ?? 0)),
     }).catch((error: unknown) => {
       throw unreachable(url, error);
     });
@@ -161,6 +255,10 @@ function createRequests({ url, apiKey, timeoutMs = TIMEOUT_MS }: GatewayClientOp
     /** Reads the body to its end, so that the connection can be used again. */
     async send(method: string, path: string, options?: RequestOptions): Promise<void> {
       await (await send(method, path, options)).arrayBuffer();
+    },
+    async text(method: string, path: string, options?: RequestOptions) {
+      const response = await send(method, path, options);
+      return { text: await response.text(), headers: response.headers };
     },
     /** Trusts the gateway's shapes; they are held against wire.ts by its own tests. */
     async json<Answer>(method: string, path: string, options?: RequestOptions): Promise<Answer> {

@@ -12,8 +12,21 @@ import type { FailureDetails, Fault } from '../task/failure.ts';
 import { parseTaskInput, type TaskInput, taskIdFault } from '../task/input.ts';
 import { messageText } from '../task/message.ts';
 import { toSummary } from '../task/text.ts';
-import { RUN_TASK, STATUS_QUERY, type TaskResult, type TaskStatusReport } from '../workflows/messages.ts';
+import {
+  type ApprovalDecided,
+  type ApprovalDecision,
+  BUDGET_CHANGED_SIGNAL,
+  type BudgetRaise,
+  type BudgetRaised,
+  DECIDE_APPROVAL_UPDATE,
+  RAISE_BUDGET_UPDATE,
+  RUN_TASK,
+  STATUS_QUERY,
+  type TaskResult,
+  type TaskStatusReport,
+} from '../workflows/messages.ts';
 import { type GivenAttributes, givenAttributes, startAttributes } from './search-attributes.ts';
+import { sendUpdate } from './task-update.ts';
 
 export type TaskClientOptions = {
   readonly temporal: Client;
@@ -93,15 +106,26 @@ export function createTaskClient(options: TaskClientOptions) {
       workflow.getHandle(taskId).query<TaskStatusReport>(STATUS_QUERY),
 
     /** Asks the task to stop; it ends as `cancelled` once its call has settled. False when there is no such task running. */
-    async cancel(taskId: string): Promise<boolean> {
-      try {
-        await inTime(() => workflow.getHandle(taskId).cancel());
-        return true;
-      } catch (error) {
-        if (error instanceof WorkflowNotFoundError) return false;
-        throw error;
-      }
-    },
+    cancel: (taskId: string): Promise<boolean> =>
+      whereRunning(() => inTime(() => workflow.getHandle(taskId).cancel())),
+
+    /**
+     * Decides about an approval that the task waits for.
+     * @throws TaskNotRunningError · UpdateRefusedError · UpdateUnansweredError
+     */
+    decideApproval: (taskId: string, decision: ApprovalDecision): Promise<ApprovalDecided> =>
+      sendUpdate(temporal, taskId, { name: DECIDE_APPROVAL_UPDATE, argument: decision }),
+
+    /**
+     * Raises the task's own limits; a call that waits for one of them looks again.
+     * @throws TaskNotRunningError · UpdateRefusedError · UpdateUnansweredError
+     */
+    raiseBudget: (taskId: string, raise: BudgetRaise): Promise<BudgetRaised> =>
+      sendUpdate(temporal, taskId, { name: RAISE_BUDGET_UPDATE, argument: raise }),
+
+    /** Lets a task that waits for a limit look again. False when there is no such task running. */
+    budgetChanged: (taskId: string): Promise<boolean> =>
+      whereRunning(() => inTime(() => workflow.getHandle(taskId).signal(BUDGET_CHANGED_SIGNAL))),
 
     /** Why an ended task failed, where it failed with a type of its own; for tasks that have no row. */
     failure: (taskId: string, runId: string): Promise<FailureDetails | undefined> =>
@@ -132,6 +156,17 @@ export function createTaskClient(options: TaskClientOptions) {
       }
     },
   };
+}
+
+/** False when Temporal has no such workflow open. */
+async function whereRunning(tell: () => Promise<unknown>): Promise<boolean> {
+  try {
+    await tell();
+    return true;
+  } catch (error) {
+    if (error instanceof WorkflowNotFoundError) return false;
+    throw error;
+  }
 }
 
 async function start(options: TaskClientOptions, raw: unknown, taskId: string): Promise<StartedTask> {

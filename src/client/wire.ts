@@ -1,8 +1,10 @@
 // Shapes of the HTTP API as its clients read them. The gateway's schemas are held against these types, so that neither can move alone.
 // Money is a decimal string in USD, times are ISO 8601 in UTC.
 
+import type { ApprovalStatus } from '../task/approval.ts';
+import type { Pressure } from '../task/decision.ts';
 import type { TaskEvent } from '../task/event.ts';
-import type { Fault } from '../task/failure.ts';
+import type { BudgetExceededDetails, Fault } from '../task/failure.ts';
 import type { TaskStatus } from '../task/status.ts';
 import type { UsageTotals } from '../task/usage.ts';
 
@@ -57,10 +59,11 @@ export type TaskPage = { readonly tasks: readonly TaskView[]; readonly next?: st
 /** Stored milestones after a number. `next` is the number to go on after, absent when there was nothing more. */
 export type EventPage = { readonly events: readonly TaskEvent[]; readonly next?: number };
 
-/** `amount` is a decimal in USD or a whole number of tokens, by `unit`. */
+/** `amount` is a decimal in USD or a whole number of tokens, by `unit`; without `zone` the window begins in the configured one. */
 export type LimitView = {
   readonly unit: 'usd' | 'tokens';
   readonly window: string;
+  readonly zone?: string;
   readonly amount: string;
   readonly hard: boolean;
   readonly warnAt: number;
@@ -75,39 +78,59 @@ export type BudgetView = {
   readonly isDefault: boolean;
 };
 
-/** A limit as `PUT` takes it; left out: window `total`, hard, warned at 0.8. */
+/** Scopes whose limits somebody set, changed last first. `truncated`: there are more than were asked for. */
+export type BudgetPage = { readonly budgets: readonly BudgetView[]; readonly truncated?: true };
+
+/** A limit as `PUT` takes it; left out: window `total`, the configured zone, hard, warned at 0.8. */
 export type LimitInput = {
   readonly unit: 'usd' | 'tokens';
   readonly window?: string;
+  readonly zone?: string;
   readonly amount: string | number;
   readonly hard?: boolean;
   readonly warnAt?: number;
 };
 
-type ExplainedLimit = {
+/** What is settled and held in the limit's present window, which ends at `resetsAt`. */
+export type ExplainedLimit = {
   readonly unit: 'usd' | 'tokens';
   readonly window: string;
+  readonly zone?: string;
   readonly amount: string;
   readonly hard: boolean;
   readonly settled: string;
   readonly held: string;
   readonly remaining: string;
+  readonly pressure: Pressure;
   readonly resetsAt?: string;
 };
+
+type LastRefusal = Readonly<Record<string, unknown>> & { readonly at: string };
 
 /** The limits that bind a scope now, and why it was refused last. */
 export type BudgetExplanation = {
   readonly scope: string;
   readonly id: string;
   readonly limits: readonly ExplainedLimit[];
-  readonly lastRefusal?: Readonly<Record<string, unknown>> & { readonly at: string };
+  readonly lastRefusal?: LastRefusal;
+};
+
+/** Every limit that binds a task, over all its scopes, with what was granted to it; what it waits for; why it was refused last. */
+export type TaskExplanation = {
+  readonly taskId: string;
+  readonly status: TaskStatus;
+  readonly waiting?: { readonly reason: string; readonly until?: string };
+  readonly limits: readonly (ExplainedLimit & { readonly scope: string; readonly id: string })[];
+  readonly lastRefusal?: LastRefusal;
 };
 
 export type UsageSums = {
+  /** Each call once, where its last attempt is: groups add up to the total. */
   readonly calls: number;
   /** Requests that reached a provider, or may have. */
   readonly attempts: number;
-  readonly usage: UsageTotals;
+  /** A number; decimal text beyond 2^53, which JSON numbers do not count exactly. */
+  readonly usage: { readonly [Part in keyof UsageTotals]: number | string };
   readonly costUsd: string;
   readonly billableUsd: string;
 };
@@ -127,4 +150,72 @@ export type Problem = {
   readonly detail?: string;
   readonly faults?: readonly Fault[];
   readonly [extension: string]: unknown;
+};
+
+/** What a re-rating did, or would do. `next`: where to go on; absent when the period is done. */
+export type RerateView = {
+  readonly priceHash: string;
+  readonly attempts: number;
+  readonly adjusted: number;
+  readonly differenceUsd: string;
+  readonly models: readonly {
+    readonly model: string;
+    readonly adjusted: number;
+    readonly differenceUsd: string;
+  }[];
+  /** Their price is not known: they stay as they are. */
+  readonly unknownPrices: readonly { readonly model: string; readonly attempts: number }[];
+  /** This very list was applied to them before, and another one since: they stay as they are. */
+  readonly appliedBefore: number;
+  readonly next?: string;
+};
+
+/** How many texts are gone. `running`: tasks still under way, to be erased again when they have ended. */
+export type ErasedView = {
+  readonly tasks: number;
+  readonly events: number;
+  readonly calls: number;
+  readonly running: number;
+};
+
+/** What a parked task asks somebody. `raiseUsd` is what the limit was raised by, for that task alone. */
+export type ApprovalView = {
+  readonly approvalId: string;
+  readonly taskId: string;
+  readonly tenantId: string;
+  readonly userId: string;
+  readonly status: ApprovalStatus;
+  /** The limit that the task asks to pass. */
+  readonly exceeded: BudgetExceededDetails;
+  readonly onTimeout: 'reject' | 'approve';
+  readonly requestedAt: string;
+  readonly expiresAt: string;
+  readonly decidedAt?: string;
+  readonly decidedBy?: string;
+  readonly raiseUsd?: string;
+  readonly comment?: string;
+};
+
+/** At most 100: those that wait oldest first, all others newest first. */
+export type ApprovalList = { readonly approvals: readonly ApprovalView[] };
+
+/** Body of a decision. `by` left out: `api`. */
+export type DecisionInput = {
+  readonly decision: 'approve' | 'reject';
+  readonly raiseUsd?: string | number;
+  readonly comment?: string;
+  readonly by?: string;
+};
+
+/** What is added to the task's own limits. `by` left out: `api`. */
+export type RaiseInput = { readonly usd?: string | number; readonly tokens?: number; readonly by?: string };
+
+/** The task's own limits after a raise. */
+export type RaisedView = {
+  readonly taskId: string;
+  readonly limits: readonly {
+    readonly unit: 'usd' | 'tokens';
+    readonly window: string;
+    readonly amount: string;
+  }[];
 };

@@ -3,10 +3,13 @@
 
 import fastify, { type FastifyReply, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
+import { registerApprovals } from './approvals.ts';
 import { createKeyCheck } from './auth.ts';
 import { registerBudgets } from './budgets.ts';
 import { registerDocumentation } from './documentation.ts';
+import { registerErase } from './erase.ts';
 import { createErrorHandler, notFound, sendProblem } from './errors.ts';
+import { registerExplain } from './explain.ts';
 import { createOpenStreams, type OpenStreams } from './open-streams.ts';
 import { registerOperations } from './operations.ts';
 import { tellingOutage } from './outage.ts';
@@ -44,7 +47,10 @@ export async function createApp(parts: GatewayParts): Promise<App> {
       registerTasks(api, routes);
       registerStreams(api, routes);
       registerBudgets(api, routes);
+      registerExplain(api, routes);
+      registerApprovals(api, routes);
       registerUsage(api, routes);
+      registerErase(api, routes);
     },
     { prefix: '/api/v1' },
   );
@@ -53,7 +59,7 @@ export async function createApp(parts: GatewayParts): Promise<App> {
 }
 
 function toRouteParts(parts: GatewayParts, streams: OpenStreams): RouteParts {
-  const { tasks, events, ledger, limits, accounts } = parts.stores;
+  const { tasks, events, ledger, limits, accounts, approvals, erase } = parts.stores;
   const telling = <Store extends object>(store: Store): Store => tellingOutage(store, parts.isStoreAway);
   return {
     ...parts,
@@ -64,6 +70,8 @@ function toRouteParts(parts: GatewayParts, streams: OpenStreams): RouteParts {
       ledger: telling(ledger),
       limits: telling(limits),
       accounts: telling(accounts),
+      erase: telling(erase),
+      approvals: telling(approvals),
     },
   };
 }

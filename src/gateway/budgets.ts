@@ -1,67 +1,51 @@
-// Routes of budgets: the limits of a scope, and what they leave.
+// Routes of budgets: the limits of a scope, and the scopes that have limits of their own. What they leave is told by explain.ts.
 
 import { z } from 'zod';
-import { isEnforced } from '../calls/call.ts';
-import type { BudgetExplanation, BudgetView, LimitView } from '../client/wire.ts';
-import { type Limit, SCOPE_KINDS, type Scope } from '../task/budget.ts';
+import type { BudgetPage, BudgetView, LimitView } from '../client/wire.ts';
+import type { Limit, Scope } from '../task/budget.ts';
 import { formatUsd } from '../task/money.ts';
-import { invalidRequest, notFound } from './errors.ts';
+import { notifyBudgetChanged } from './budget-changed.ts';
+import { budgetParams, budgetQuery, DEFAULT_TENANT, scopeKind, scopeOf } from './budget-scope.ts';
+import { notFound } from './errors.ts';
 import { budgetInput, toLimits } from './limit-input.ts';
 import type { App, RouteParts } from './parts.ts';
-import { id, problemAnswer } from './schemas.ts';
+import { id, problemAnswer, queryNumber } from './schemas.ts';
 
-const DEFAULT_TENANT = 'default';
-/** Scopes whose limits are enforced; limits that nothing enforces are not taken. */
-const SETTABLE: readonly Scope['kind'][] = ['user', 'task'];
+const DEFAULT_PAGE = 100;
+const MAX_PAGE = 1_000;
+/** Who changed a limit, as the record of changes names it. */
+const BY = { by: 'api' } as const;
 
-const unit = z.enum(['usd', 'tokens']);
+const limitView: z.ZodType<LimitView> = z.object({
+  unit: z.enum(['usd', 'tokens']),
+  window: z.string(),
+  zone: z.string().exactOptional(),
+  amount: z.string(),
+  hard: z.boolean(),
+  warnAt: z.number(),
+});
 
 const budget: z.ZodType<BudgetView> = z
   .object({
     scope: z.string(),
     id: z.string(),
     tenantId: z.string(),
-    limits: z.array(
-      z.object({ unit, window: z.string(), amount: z.string(), hard: z.boolean(), warnAt: z.number() }),
-    ),
+    limits: z.array(limitView),
     isDefault: z.boolean().describe('Nobody set limits on this scope: the configured ones hold'),
   })
   .meta({ id: 'Budget' });
 
-const explanation: z.ZodType<BudgetExplanation> = z
+const budgetPage: z.ZodType<BudgetPage> = z
   .object({
-    scope: z.string(),
-    id: z.string(),
-    limits: z.array(
-      z.object({
-        unit,
-        window: z.string(),
-        amount: z.string(),
-        hard: z.boolean(),
-        settled: z.string(),
-        held: z.string(),
-        remaining: z.string(),
-        resetsAt: z.string().exactOptional(),
-      }),
-    ),
-    lastRefusal: z.looseObject({ at: z.string() }).exactOptional(),
+    budgets: z.array(budget),
+    truncated: z.literal(true).exactOptional().describe('There are more than were asked for'),
   })
-  .meta({ id: 'BudgetExplanation' });
-
-const params = z.object({ scope: z.enum(SCOPE_KINDS, { error: `one of ${SCOPE_KINDS.join(', ')}` }), id });
-const querystring = z.strictObject({ tenantId: id.optional().describe('Left out: `default`') });
+  .meta({ id: 'BudgetPage' });
 
 export function registerBudgets(app: App, parts: RouteParts): void {
+  registerReading(app, parts);
   const { limits } = parts.stores;
-  const common = { tags: ['budgets'], params, querystring };
-
-  app.get(
-    '/budgets/:scope/:id',
-    {
-      schema: { ...common, summary: 'Limits of a scope', response: { 200: budget, default: problemAnswer } },
-    },
-    async (request) => viewOf(parts, ...scopeOf(request)),
-  );
+  const common = { tags: ['budgets'], params: budgetParams, querystring: budgetQuery };
 
   app.put(
     '/budgets/:scope/:id',
@@ -69,23 +53,17 @@ export function registerBudgets(app: App, parts: RouteParts): void {
       schema: {
         ...common,
         summary: 'Replace all limits of a scope',
-        description: 'They bind from the next call on.',
+        description: 'They bind from the next call on; tasks that wait for a budget of the scope look again.',
         body: budgetInput,
         response: { 200: budget, default: problemAnswer },
       },
     },
     async (request) => {
       const [tenantId, scope] = scopeOf(request);
-      if (!SETTABLE.includes(scope.kind))
-        throw invalidRequest([
-          {
-            path: 'scope',
-            expected: `one of ${SETTABLE.join(', ')} (not available yet: ${scope.kind})`,
-            got: JSON.stringify(scope.kind),
-          },
-        ]);
-      await limits.set(tenantId, scope, toLimits(request.body));
-      return viewOf(parts, tenantId, scope);
+      const own = toLimits(request.body);
+      await limits.set(tenantId, scope, own, BY);
+      await notifyBudgetChanged(parts, tenantId, scope);
+      return toView(tenantId, scope, { own });
     },
   );
 
@@ -100,82 +78,86 @@ export function registerBudgets(app: App, parts: RouteParts): void {
     },
     async (request, reply) => {
       const [tenantId, scope] = scopeOf(request);
-      if (!(await limits.remove(tenantId, scope)))
+      if (!(await limits.remove(tenantId, scope, BY)))
         throw notFound(`nobody set limits on ${scope.kind} ${scope.id}`);
+      await notifyBudgetChanged(parts, tenantId, scope);
       return reply.code(204).send();
+    },
+  );
+}
+
+function registerReading(app: App, { stores: { limits } }: RouteParts): void {
+  app.get(
+    '/budgets',
+    {
+      schema: {
+        tags: ['budgets'],
+        summary: 'Scopes of a tenant whose limits somebody set, changed last first',
+        querystring: z.strictObject({
+          tenantId: id.optional().describe('Left out: `default`'),
+          scope: scopeKind.optional().describe('Left out: all but tasks, which bring their own limits'),
+          limit: queryNumber(1, MAX_PAGE).optional(),
+        }),
+        response: { 200: budgetPage, default: problemAnswer },
+      },
+    },
+    async ({ query }) => {
+      const { tenantId = DEFAULT_TENANT, scope } = query;
+      const limit = Number(query.limit ?? DEFAULT_PAGE);
+      // One more than asked for tells whether there are others.
+      const rows = await limits.list(tenantId, { scope, limit: limit + 1 });
+      return {
+        budgets: rows.slice(0, limit).map((row) => toView(tenantId, row.scope, { own: row.limits })),
+        ...(rows.length > limit ? { truncated: true as const } : {}),
+      };
     },
   );
 
   app.get(
-    '/budgets/:scope/:id/explain',
+    '/budgets/:scope/:id',
     {
       schema: {
-        ...common,
-        summary: 'What binds a scope, what is spent and held, why it was refused last',
-        response: { 200: explanation, default: problemAnswer },
+        tags: ['budgets'],
+        params: budgetParams,
+        querystring: budgetQuery,
+        summary: 'Limits of a scope',
+        response: { 200: budget, default: problemAnswer },
       },
     },
-    async (request) => explain(parts, ...scopeOf(request)),
+    async (request) => {
+      const [tenantId, scope] = scopeOf(request);
+      const own = await limits.get(tenantId, scope);
+      return toView(
+        tenantId,
+        scope,
+        own === undefined ? { defaults: limits.defaultsOf(scope.kind) } : { own },
+      );
+    },
   );
 }
 
-type ScopeRequest = { readonly params: z.infer<typeof params>; readonly query: z.infer<typeof querystring> };
-
-function scopeOf({ params: { scope, id: scopeId }, query }: ScopeRequest): [string, Scope] {
-  return [query.tenantId ?? DEFAULT_TENANT, { kind: scope, id: scopeId }];
-}
-
-async function viewOf(
-  { stores: { limits } }: RouteParts,
+function toView(
   tenantId: string,
   scope: Scope,
-): Promise<BudgetView> {
-  const own = await limits.get(tenantId, scope);
+  limits: { readonly own: readonly Limit[] } | { readonly defaults: readonly Limit[] },
+): BudgetView {
+  const isDefault = 'defaults' in limits;
   return {
     scope: scope.kind,
     id: scope.id,
     tenantId,
-    limits: (own ?? limits.defaultsOf(scope.kind)).map(toLimitView),
-    isDefault: own === undefined,
+    limits: (isDefault ? limits.defaults : limits.own).map(toLimitView),
+    isDefault,
   };
 }
 
-function toLimitView(limit: Limit): LimitView {
-  const { unit: of, window, hard, warnAt, amount } = limit;
-  return { unit: of, window, amount: show(of, amount), hard, warnAt };
-}
-
-/** Only limits that are enforced bind; the others are named in a warning when a process starts. */
-async function explain({ stores }: RouteParts, tenantId: string, scope: Scope): Promise<BudgetExplanation> {
-  const [own, settled, held, refusal] = await Promise.all([
-    stores.limits.get(tenantId, scope),
-    stores.accounts.settled(tenantId, scope),
-    stores.accounts.held(tenantId, scope),
-    stores.limits.lastRefusal(tenantId, scope),
-  ]);
-  const binding = (own ?? stores.limits.defaultsOf(scope.kind)).filter((limit) =>
-    isEnforced({ ...limit, scope }),
-  );
+function toLimitView({ unit, window, zone, hard, warnAt, amount }: Limit): LimitView {
   return {
-    scope: scope.kind,
-    id: scope.id,
-    limits: binding.map(({ unit: of, window, hard, amount }) => {
-      const [spent, open] = of === 'usd' ? [settled.nanoUsd, held.nanoUsd] : [settled.tokens, held.tokens];
-      const left = amount - spent - open;
-      return {
-        unit: of,
-        window,
-        amount: show(of, amount),
-        hard,
-        settled: show(of, spent),
-        held: show(of, open),
-        remaining: show(of, left < 0n ? 0n : left),
-      };
-    }),
-    ...(refusal === undefined ? {} : { lastRefusal: { ...refusal.details, at: refusal.at.toISOString() } }),
+    unit,
+    window,
+    ...(zone === undefined ? {} : { zone }),
+    amount: unit === 'usd' ? formatUsd(amount) : amount.toString(),
+    hard,
+    warnAt,
   };
-}
-
-function show(of: Limit['unit'], amount: bigint): string {
-  return of === 'usd' ? formatUsd(amount) : amount.toString();
 }

@@ -5,10 +5,12 @@ import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify';
 import { BreakerOpen } from '../calls/breaker.ts';
 import { isTemporalOutage } from '../client/outage.ts';
 import { TaskExistsError } from '../client/task-client.ts';
+import { TaskNotRunningError, UpdateRefusedError, UpdateUnansweredError } from '../client/task-update.ts';
 import type { Problem } from '../client/wire.ts';
 import type { Logger } from '../log.ts';
 import { type FailureDetails, type FailureType, type Fault, failureMessage } from '../task/failure.ts';
 import { describeValue } from '../task/input-fields.ts';
+import type { UpdateRefusal } from '../workflows/messages.ts';
 import { StoreAway } from './outage.ts';
 
 /** A request that cannot be served, for a reason that its sender may know. */
@@ -69,7 +71,9 @@ export function notFound(detail: string): HttpProblem {
   return requestProblem(404, detail);
 }
 
-export function conflict(type: 'TaskExists' | 'NotStarted', detail: string): HttpProblem {
+type ConflictType = 'TaskExists' | 'NotStarted' | Exclude<UpdateRefusal, 'InvalidUpdate'>;
+
+export function conflict(type: ConflictType, detail: string): HttpProblem {
   return requestProblem(409, detail, { type });
 }
 
@@ -105,6 +109,17 @@ export function sendProblem(
 export function toHttpProblem(error: FastifyError | Error, request?: FastifyRequest): HttpProblem {
   if (error instanceof HttpProblem) return error;
   if (error instanceof TaskExistsError) return conflict('TaskExists', error.message);
+  if (error instanceof TaskNotRunningError) return conflict('NotRunning', error.message);
+  if (error instanceof UpdateRefusedError)
+    return error.type === 'InvalidUpdate'
+      ? invalidRequest(error.faults)
+      : conflict(error.type, error.message);
+  if (error instanceof UpdateUnansweredError)
+    return new HttpProblem({
+      ...{ type: 'Unanswered', title: 'No worker answered', status: 503 },
+      // Not to be repeated blindly: a raise that arrives late and is repeated raises twice.
+      detail: `${error.message}; look before trying again`,
+    });
   if (error instanceof BreakerOpen) return unavailable(error.retryAfterMs);
   if (error instanceof StoreAway)
     return unavailable(error.cause instanceof BreakerOpen ? error.cause.retryAfterMs : undefined);

@@ -8,6 +8,7 @@ import type {
   RawServerDefault,
 } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
+import type { RerateReport, RerateRequest } from '../calls/rerate.ts';
 import type { TaskClient } from '../client/task-client.ts';
 import type { Probes } from '../health.ts';
 import type { Logger } from '../log.ts';
@@ -18,12 +19,17 @@ import type { TaskInput } from '../task/input.ts';
 import type { OpenStreams } from './open-streams.ts';
 
 export type GatewayParts = {
-  readonly stores: Pick<Stores, 'tasks' | 'events' | 'ledger' | 'limits' | 'accounts' | 'approvals'>;
+  readonly stores: Pick<
+    Stores,
+    'tasks' | 'events' | 'ledger' | 'limits' | 'accounts' | 'approvals' | 'erase'
+  >;
   readonly client: Pick<
     TaskClient,
     'start' | 'cancel' | 'describe' | 'failure' | 'decideApproval' | 'raiseBudget' | 'budgetChanged'
   >;
   readonly plan: (input: TaskInput) => TaskPlan;
+  /** Brings the ledger to the present price list. */
+  readonly rerate: (request: RerateRequest) => Promise<RerateReport>;
   readonly probes: Probes;
   readonly metrics: Pick<Metrics, 'registry' | 'streamReaders'>;
   readonly log: Logger;

@@ -27,7 +27,11 @@ export async function findTask(sources: TaskSources, taskId: string): Promise<Ta
 }
 
 export function toTaskView(row: TaskRow): TaskView {
-  const hasResult = row.status === 'completed' || row.status === 'partial';
+  // A cancelled task has one where its call was let finish.
+  const hasResult =
+    row.status === 'completed' ||
+    row.status === 'partial' ||
+    (row.status === 'cancelled' && row.resultText !== undefined);
   return {
     taskId: row.taskId,
     status: row.status,

@@ -6,6 +6,7 @@ import { z } from 'zod';
 import type { TaskView } from '../client/wire.ts';
 import { MAX_INPUT_BYTES } from '../task/input.ts';
 import { isEnded, TASK_STATUSES } from '../task/status.ts';
+import { BY_API, raised, raiseInput } from './approval-schemas.ts';
 import { conflict, invalidRequest, notFound } from './errors.ts';
 import { follow } from './follow.ts';
 import type { App, RouteParts } from './parts.ts';
@@ -28,6 +29,7 @@ export function registerTasks(app: App, parts: RouteParts): void {
   const { tasks } = parts.stores;
   const sources = { tasks, client: parts.client };
   registerSubmit(app, parts);
+  registerRaise(app, parts);
 
   app.get(
     '/tasks',
@@ -96,6 +98,28 @@ export function registerTasks(app: App, parts: RouteParts): void {
       if (isEnded(found.status)) return reply.code(200).send(found);
       if (!isAsked) throw conflict('NotStarted', `the workflow of ${params.taskId} has not started yet`);
       return reply.code(202).send(found);
+    },
+  );
+}
+
+function registerRaise(app: App, parts: RouteParts): void {
+  app.post(
+    '/tasks/:taskId/budget',
+    {
+      schema: {
+        tags: ['tasks'],
+        summary: "Raise a running task's own limits",
+        description:
+          'A call that waits for one of them looks again. 409 when the task does not run, or has no limit of the unit.',
+        params: taskParams,
+        body: raiseInput,
+        response: { 200: raised, default: problemAnswer },
+      },
+    },
+    async ({ params: { taskId }, body }) => {
+      const found = (await findTask({ ...parts, ...parts.stores }, taskId)) ?? unknownTask(taskId);
+      if (isEnded(found.status)) throw conflict('NotRunning', `the task ${taskId} has ended`);
+      return { taskId, ...(await parts.client.raiseBudget(taskId, { by: BY_API, ...body })) };
     },
   );
 }

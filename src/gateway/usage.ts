@@ -1,19 +1,40 @@
-// The usage report: sums of the ledger, grouped and filtered, as JSON or CSV.
+// The usage report: sums of the ledger, grouped and filtered, as JSON or CSV; and bringing the ledger to another price list.
 
 import { z } from 'zod';
-import type { UsageReport, UsageSums } from '../client/wire.ts';
-import { USAGE_GROUPS, type UsageGroup, type UsageRow } from '../stores/accounts.ts';
+import type { RerateView, UsageReport, UsageSums } from '../client/wire.ts';
+import { USAGE_GROUPS, type UsageGroup, type UsageRow, type UsageSummary } from '../stores/usage.ts';
 import { formatUsd } from '../task/money.ts';
-import { NO_USAGE_TOTALS } from '../task/usage.ts';
+import { NO_USAGE_TOTALS, type UsageTotals } from '../task/usage.ts';
 import { type CsvCell, toCsv } from './csv.ts';
 import { invalidRequest } from './errors.ts';
 import type { App, RouteParts } from './parts.ts';
-import { problemAnswer, queryList, queryNumber, toList, usage } from './schemas.ts';
+import { formatPlace, parsePlace } from './rerate-place.ts';
+import { problemAnswer, queryList, queryNumber, toList } from './schemas.ts';
 
 const DEFAULT_GROUPS = 1_000;
 const MAX_GROUPS = 10_000;
+/** Attempts that one request looks at; the answer says where to go on. */
+const RERATE_LIMIT = 5_000;
 
-const sums = { calls: z.number(), attempts: z.number(), usage, costUsd: z.string(), billableUsd: z.string() };
+const count = z
+  .union([z.number(), z.string()])
+  .describe('A number; decimal text beyond 2^53, which JSON numbers do not count exactly');
+
+const sums = {
+  calls: z.number().describe('Each where its last attempt is: groups add up to the total'),
+  attempts: z.number().describe('Requests that reached a provider, or may have'),
+  usage: z
+    .object({
+      inputTokens: count,
+      cachedInputTokens: count,
+      cacheWriteTokens: count,
+      outputTokens: count,
+      reasoningTokens: count,
+    })
+    .describe('`inputTokens` and `outputTokens` are totals, the others parts of them'),
+  costUsd: z.string().describe('What providers took'),
+  billableUsd: z.string().describe('What users pay'),
+};
 
 const report: z.ZodType<UsageReport> = z
   .object({
@@ -29,11 +50,9 @@ const name = z.string().min(1).max(200).optional();
 const TIME = /^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2}))?$/;
 const time = z
   .string()
-  .refine(
-    (text) => TIME.test(text) && !Number.isNaN(Date.parse(text)),
-    'a date, or an ISO 8601 time with a zone',
-  )
-  .optional();
+  .refine((text) => TIME.test(text) && isDate(text.slice(0, 10)) && !Number.isNaN(Date.parse(text)), {
+    error: 'a date, or an ISO 8601 time with a zone',
+  });
 
 const querystring = z.strictObject({
   group: queryList.optional().describe(`Any of ${USAGE_GROUPS.join(', ')}; none: the total alone`),
@@ -43,11 +62,45 @@ const querystring = z.strictObject({
   task: name,
   model: name,
   provider: name,
-  from: time.describe('A date (UTC) or a time, included'),
-  to: time.describe('A date (UTC) or a time, excluded'),
-  limit: queryNumber(1, MAX_GROUPS).optional(),
+  day: z
+    .string()
+    .refine((text) => /^\d{4}-\d{2}-\d{2}$/.test(text) && isDate(text), 'a date such as 2026-01-31')
+    .optional()
+    .describe('A date (UTC)'),
+  from: time.optional().describe('A date (UTC) or a time, included; calls count by the moment of their hold'),
+  to: time.optional().describe('A date (UTC) or a time, excluded'),
+  limit: queryNumber(1, MAX_GROUPS)
+    .optional()
+    .describe(`Most groups to answer; left out: ${DEFAULT_GROUPS}, for CSV ${MAX_GROUPS}`),
   format: z.enum(['json', 'csv']).optional().describe('Left out: by `Accept`'),
 });
+
+const rerateInput = z.strictObject({
+  from: time.describe('A date (UTC) or a time, included; attempts count by the moment of their hold'),
+  to: time.describe('A date (UTC) or a time, excluded'),
+  model: name,
+  dryRun: z.boolean({ error: 'true or false' }).optional().describe('Tells what would be booked'),
+  after: z.string().optional().describe('`next` of the answer before'),
+});
+
+const rerated: z.ZodType<RerateView> = z
+  .object({
+    priceHash: z.string().describe('Of the price list that was applied'),
+    attempts: z.number().describe('Attempts that were looked at'),
+    adjusted: z.number().describe('Attempts that cost another amount now'),
+    differenceUsd: z.string(),
+    models: z.array(z.object({ model: z.string(), adjusted: z.number(), differenceUsd: z.string() })),
+    unknownPrices: z
+      .array(z.object({ model: z.string(), attempts: z.number() }))
+      .describe('Attempts whose price is not known: they stay as they are'),
+    appliedBefore: z
+      .number()
+      .describe(
+        'Attempts that this very list was applied to before, and another one since: they stay as they are',
+      ),
+    next: z.string().exactOptional().describe('Send it as `after` to go on; absent when the period is done'),
+  })
+  .meta({ id: 'Rerate' });
 
 export function registerUsage(app: App, parts: RouteParts): void {
   app.get(
@@ -56,6 +109,9 @@ export function registerUsage(app: App, parts: RouteParts): void {
       schema: {
         tags: ['usage'],
         summary: 'What was used and what it cost',
+        description:
+          'CSV has no room to say that groups were left out: the header `Weir-Truncated: true` says it. Of months whose single rows were ' +
+          'dropped there are sums of days: such a day counts as a whole, where it begins.',
         querystring,
         response: {
           200: {
@@ -68,12 +124,42 @@ export function registerUsage(app: App, parts: RouteParts): void {
     },
     async ({ query, headers }, reply) => {
       const groups = readGroups(query.group);
-      const answer = await makeReport(parts, groups, query);
-      const format = query.format ?? (headers.accept?.includes('text/csv') === true ? 'csv' : 'json');
-      if (format === 'json') return reply.type('application/json').send(answer);
-      return reply.type('text/csv; charset=utf-8').send(toReportCsv(groups, answer));
+      const isCsv =
+        query.format === undefined ? headers.accept?.includes('text/csv') === true : query.format === 'csv';
+      const limit = Number(query.limit ?? (isCsv ? MAX_GROUPS : DEFAULT_GROUPS));
+      const { from, to, ...filter } = query;
+      const times = { from: toDate(from), to: toDate(to) };
+      const summary = await parts.stores.accounts.usage(groups, { ...filter, ...times }, limit);
+      if (!isCsv) return reply.type('application/json').send(toReport(groups, summary));
+      if (summary.isCut) reply.header('weir-truncated', 'true');
+      return reply.type('text/csv; charset=utf-8').send(toReportCsv(groups, summary));
     },
   );
+
+  app.post(
+    '/usage/rerate',
+    {
+      schema: {
+        tags: ['usage'],
+        summary: 'Bring the ledger to the present price list',
+        description:
+          'Each difference becomes an adjustment of its attempt, once per price list. Looks at a part of a long period and says where to ' +
+          'go on. Months whose single rows were dropped stay as they are.',
+        body: rerateInput,
+        response: { 200: rerated, default: problemAnswer },
+      },
+    },
+    ({ body }) => rerate(parts, body),
+  );
+}
+
+function isDate(day: string): boolean {
+  const at = Date.parse(`${day}T00:00:00Z`);
+  return !Number.isNaN(at) && new Date(at).toISOString().slice(0, 10) === day;
+}
+
+function toDate(text: string | undefined): Date | undefined {
+  return text === undefined ? undefined : new Date(text);
 }
 
 function readGroups(given: string | readonly string[] | undefined): readonly UsageGroup[] {
@@ -90,58 +176,73 @@ function readGroups(given: string | readonly string[] | undefined): readonly Usa
   return names as readonly UsageGroup[]; // each is one of USAGE_GROUPS
 }
 
-async function makeReport(
-  { stores: { accounts } }: RouteParts,
-  groups: readonly UsageGroup[],
-  query: z.infer<typeof querystring>,
-): Promise<UsageReport> {
-  const { tenant, user, session, task, model, provider } = query;
-  const [from, to] = [query.from, query.to].map((text) => (text === undefined ? undefined : new Date(text)));
-  const filter = { tenant, user, session, task, model, provider, from, to };
-  const limit = Number(query.limit ?? DEFAULT_GROUPS);
-  const [rows, [total]] = await Promise.all([
-    groups.length === 0 ? [] : accounts.usage(groups, filter, limit + 1),
-    accounts.usage([], filter, 1),
-  ]);
+function toReport(groups: readonly UsageGroup[], { groups: rows, total, isCut }: UsageSummary): UsageReport {
   return {
-    groups: rows.slice(0, limit).map((row) => ({
+    groups: rows.map((row) => ({
       ...Object.fromEntries(groups.map((group, index) => [group, row.keys[index] ?? null])),
       ...toSums(row),
     })),
     total: toSums(total),
-    ...(rows.length > limit ? { truncated: true } : {}),
+    ...(isCut ? { truncated: true } : {}),
   };
 }
 
-function toSums(row: UsageRow | undefined): UsageSums {
+function toSums(row: UsageRow): UsageSums {
+  const { calls, attempts, usage } = row;
   return {
-    calls: row?.calls ?? 0,
-    attempts: row?.attempts ?? 0,
-    usage: row?.usage ?? NO_USAGE_TOTALS,
-    costUsd: formatUsd(row?.nanoUsd ?? 0n),
-    billableUsd: formatUsd(row?.billableNanoUsd ?? 0n),
+    calls,
+    attempts,
+    usage: {
+      inputTokens: toCount(usage.inputTokens),
+      cachedInputTokens: toCount(usage.cachedInputTokens),
+      cacheWriteTokens: toCount(usage.cacheWriteTokens),
+      outputTokens: toCount(usage.outputTokens),
+      reasoningTokens: toCount(usage.reasoningTokens),
+    },
+    costUsd: formatUsd(row.nanoUsd),
+    billableUsd: formatUsd(row.billableNanoUsd),
   };
 }
 
-function toReportCsv(groups: readonly UsageGroup[], { groups: rows, total }: UsageReport): string {
-  const lines =
-    groups.length === 0
-      ? [toCells([], total)]
-      : rows.map((row) =>
-          toCells(
-            groups.map((group) => row[group]),
-            row,
-          ),
-        );
+function toCount(tokens: bigint): number | string {
+  const isExact = tokens <= BigInt(Number.MAX_SAFE_INTEGER) && tokens >= BigInt(Number.MIN_SAFE_INTEGER);
+  return isExact ? Number(tokens) : tokens.toString();
+}
+
+const TOKENS = Object.keys(NO_USAGE_TOTALS) as readonly (keyof UsageTotals)[]; // its keys are those of its type
+
+function toReportCsv(groups: readonly UsageGroup[], { groups: rows, total }: UsageSummary): string {
   return toCsv(
-    [...groups, 'calls', 'attempts', ...Object.keys(NO_USAGE_TOTALS), 'costUsd', 'billableUsd'],
-    lines,
+    [...groups, 'calls', 'attempts', ...TOKENS, 'costUsd', 'billableUsd'],
+    (groups.length === 0 ? [total] : rows).map(toCells),
   );
 }
 
-function toCells(keys: readonly unknown[], row: UsageSums): readonly CsvCell[] {
-  const { calls, attempts, usage: used, costUsd, billableUsd } = row;
-  const names = keys.map((key) => (typeof key === 'string' ? key : null));
-  const tokens = Object.keys(NO_USAGE_TOTALS).map((part) => Number(Reflect.get(used, part)));
-  return [...names, calls, attempts, ...tokens, costUsd, billableUsd];
+function toCells(row: UsageRow): readonly CsvCell[] {
+  const { calls, attempts, usage, costUsd, billableUsd } = toSums(row);
+  const figures = [calls, attempts, ...TOKENS.map((part) => usage[part]), costUsd, billableUsd];
+  return [...row.keys, ...figures.map((figure) => ({ figure }))];
+}
+
+async function rerate(parts: RouteParts, body: z.infer<typeof rerateInput>): Promise<RerateView> {
+  const { from, to, model, dryRun = false } = body;
+  const after = body.after === undefined ? undefined : parsePlace(body.after);
+  if (body.after !== undefined && after === undefined)
+    throw invalidRequest([{ path: 'after', expected: '`next` of an answer', got: 'another text' }]);
+  const period = { from: new Date(from), to: new Date(to), model, after };
+  const done = await parts.rerate({ ...period, dryRun, limit: RERATE_LIMIT });
+  return {
+    priceHash: done.priceHash,
+    attempts: done.attempts,
+    adjusted: done.adjusted,
+    differenceUsd: formatUsd(done.differenceNanoUsd),
+    models: [...done.models].map(([of, { adjusted, differenceNanoUsd }]) => ({
+      model: of,
+      adjusted,
+      differenceUsd: formatUsd(differenceNanoUsd),
+    })),
+    unknownPrices: [...done.unknown].map(([of, attempts]) => ({ model: of, attempts })),
+    appliedBefore: done.appliedBefore,
+    ...(done.next === undefined ? {} : { next: formatPlace(done.next) }),
+  };
 }

@@ -51,18 +51,22 @@ export function fromIntervalKey(key: string): Interval {
   return { startMs, endMs };
 }
 
-/** Windows of one IANA zone. It remembers the last interval of each kind, since finding one asks the zone some thirty times. */
+/** How many intervals of a kind are remembered: a hold asks for the present one and for the next. */
+const REMEMBERED = 4;
+
+/** Windows of one IANA zone. It remembers the last intervals of each kind, since finding one asks the zone some thirty times. */
 export function createCalendar(zone: string, weekStart: WeekDay): Calendar {
   const format = formatOf(zone);
   const offset = (atMs: number) => offsetMs(format, atMs);
-  const last = new Map<LimitWindow, Interval>();
+  const last = new Map<LimitWindow, readonly Interval[]>();
   return {
     at(window, atMs) {
       if (window === 'total') return ALWAYS;
-      const known = last.get(window);
-      if (known !== undefined && known.startMs <= atMs && atMs < known.endMs) return known;
+      const recent = last.get(window) ?? [];
+      const known = recent.find(({ startMs, endMs }) => startMs <= atMs && atMs < endMs);
+      if (known !== undefined) return known;
       const found = window === 'hour' ? hourAt(offset, atMs) : daysAt(offset, window, weekStart, atMs);
-      last.set(window, found);
+      last.set(window, [found, ...recent].slice(0, REMEMBERED));
       return found;
     },
   };

@@ -116,12 +116,21 @@ describe('the visit', () => {
       ...CONVERSATION,
       maxOutputTokens: 100,
       heldWaits: 2,
+      heldWaitOver: false,
+      onExceeded: 'refuse',
+      backpressureMs: 0,
       remainingMs: expect.any(Number),
     });
     expect(request?.remainingMs).toBeGreaterThan(50_000);
     expect(request?.remainingMs).toBeLessThanOrEqual(60_000);
     expect(context?.owner).toBe('activity task/run/answer:1:1/3');
     expect(context?.signal.aborted).toBe(false);
+  });
+
+  it.each(['cancel', 'drain', 'detach'] as const)('is told that a cancellation means %s', async (abort) => {
+    const visit = vi.fn<Visit>(async () => COMPLETED);
+    await stage(visit).run({ abort });
+    expect(visit.mock.calls[0]?.[1].abort).toBe(abort);
   });
 
   it.each<[string, CallOutcome]>([
@@ -277,6 +286,36 @@ describe('a cancellation', () => {
       throw new Error('socket hang up');
     });
     await expect(run()).rejects.toBeInstanceOf(CancelledFailure);
+  });
+
+  it('lets a call go on that outlives it: it shows life, and its answer is no cancellation', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+    const answer = Promise.withResolvers<CallOutcome>();
+    const cancelled = Promise.withResolvers<void>();
+    const { environment, run, beats } = stage((_request, context) => {
+      context.signal.addEventListener('abort', () => cancelled.resolve(), { once: true });
+      queueMicrotask(() => environment.cancel());
+      return answer.promise;
+    });
+    const outcome = run({ abort: 'detach' });
+    await cancelled.promise;
+    vi.advanceTimersByTime(3_000);
+    expect(beats).toHaveLength(3);
+    answer.resolve(COMPLETED);
+    expect(await outcome).toEqual(COMPLETED);
+  });
+
+  it('remains one when the worker stops after it', async () => {
+    const reasons: string[] = [];
+    const { environment, run } = stage(async (_request, context) => {
+      environment.cancel();
+      reasons.push(context.abortReason());
+      environment.cancel('WORKER_SHUTDOWN', new ActivityCancellationDetails({ workerShutdown: true }));
+      reasons.push(context.abortReason());
+      throw new CallAborted(context.abortReason());
+    });
+    await expect(run({ abort: 'drain' })).rejects.toBeInstanceOf(CancelledFailure);
+    expect(reasons).toEqual(['cancelled', 'cancelled']);
   });
 
   it('comes too late for a call that has its outcome', async () => {

@@ -204,7 +204,7 @@ describe('clampEstimate', () => {
           { ...NO_USAGE, inputTokens, outputTokens },
         );
       const from = { inputTokens, maxOutputTokens: 5_000, tokens: inputTokens + 5_000, nanoUsd: cost(5_000) };
-      for (const room of [cost(0) + 1n, cost(0) + 7n, cost(1_000), cost(4_999)]) {
+      for (const room of [cost(0) + 4n, cost(0) + 17n, cost(1_000), cost(4_999)]) {
         const fitting = clamp({ nanoUsd: room }, { catalog }, from)?.maxOutputTokens ?? 0;
         expect(fitting).toBeGreaterThan(0);
         expect(cost(fitting)).toBeLessThanOrEqual(room);

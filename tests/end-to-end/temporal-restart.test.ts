@@ -16,7 +16,7 @@ it('completes ten running tasks after Temporal was killed and restarted on its f
   const stack = await startStack({ stateDir, workers: 0, processes: false, ports: FREE_PORTS });
   try {
     await using fleet = await openFleet({
-      temporal: stack.info.temporal,
+      servers: { temporal: stack.info.temporal },
       provider: { firstTokenMs: 500, chunkDelayMs: 100, tokensPerChunk: 2 },
     });
     await fleet.startWorker();

@@ -137,6 +137,7 @@ test('a store that is away is 503 with a time to come back, and nothing of it is
     log,
   );
   const stores = createStores(postgres, redis, {
+    calendar: { zone: 'UTC', weekStart: 'monday' },
     leaseMs: 1_000,
     attemptMs: 1_000,
     defaultLimits: { tenant: [], user: [], session: [], task: [] },

@@ -8,7 +8,7 @@ import { createMetrics } from '../../src/metrics.ts';
 import { formatCursor, type TaskEvent } from '../../src/task/event.ts';
 import { type Fleet, openFleet } from '../support/fleet.ts';
 import { textOf, typesOf } from './events.ts';
-import { planLikeShipped } from './open-gateway.ts';
+import { planLikeShipped, rerateWith } from './open-gateway.ts';
 
 let fleet: Fleet;
 let app: App;
@@ -21,6 +21,7 @@ beforeAll(async () => {
     stores: fleet.test.stores,
     client: fleet.tasks,
     plan: planLikeShipped(),
+    rerate: rerateWith(fleet.test),
     probes: {},
     metrics: createMetrics(),
     log: fleet.test.log,

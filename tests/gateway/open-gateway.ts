@@ -3,6 +3,7 @@
 
 import type { AddressInfo } from 'node:net';
 import { PassThrough } from 'node:stream';
+import { rerate } from '../../src/calls/rerate.ts';
 import type { TaskExecution } from '../../src/client/task-client.ts';
 import { loadConfig } from '../../src/config.ts';
 import { createApp } from '../../src/gateway/app.ts';
@@ -14,6 +15,9 @@ import { isPostgresOutage } from '../../src/stores/postgres.ts';
 import { isRedisOutage } from '../../src/stores/redis.ts';
 import type { StoreOptions } from '../../src/stores/stores.ts';
 import type { FailureDetails } from '../../src/task/failure.ts';
+import type { ApprovalDecided, BudgetRaised } from '../../src/workflows/messages.ts';
+import { callDependencies } from '../support/calls.ts';
+import { createFakeModels } from '../support/fake-models.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
 
 type FakeTemporal = GatewayParts['client'] & {
@@ -22,6 +26,10 @@ type FakeTemporal = GatewayParts['client'] & {
   /** What `describe` answers, by task id. */
   readonly executions: Map<string, Partial<TaskExecution>>;
   readonly failures: Map<string, FailureDetails>;
+  /** Updates and signals, in order. */
+  readonly told: { readonly taskId: string; readonly what: string; readonly argument: unknown }[];
+  /** What a task answers to an update, or throws. */
+  answerUpdate: (taskId: string, argument: unknown) => Promise<ApprovalDecided & BudgetRaised>;
   /** Thrown by the next start. */
   refuseStart: Error | undefined;
   /** What `cancel` answers. */
@@ -50,6 +58,7 @@ export async function openTestGateway(options: TestGatewayOptions = {}): Promise
     stores: test.stores,
     client: temporal,
     plan: planLikeShipped(),
+    rerate: rerateWith(test),
     probes: options.probes ?? {},
     metrics: createMetrics(),
     log: createLogger({
@@ -109,6 +118,22 @@ function createFakeTemporal(): FakeTemporal {
       };
     },
     failure: async (taskId) => fake.failures.get(taskId),
+    async decideApproval(taskId, decision) {
+      fake.told.push({ taskId, what: 'decideApproval', argument: decision });
+      return fake.answerUpdate(taskId, decision);
+    },
+    async raiseBudget(taskId, raise) {
+      fake.told.push({ taskId, what: 'raiseBudget', argument: raise });
+      return fake.answerUpdate(taskId, raise);
+    },
+    async budgetChanged(taskId) {
+      fake.told.push({ taskId, what: 'budgetChanged', argument: undefined });
+      return fake.takesCancel;
+    },
+    answerUpdate: async () => {
+      throw new Error('the test did not say what the task answers');
+    },
+    told: [],
   };
   return fake;
 }
@@ -129,4 +154,12 @@ export function planLikeShipped(): GatewayParts['plan'] {
     priorityQueues: worker.priorityQueues,
     searchAttributes: true,
   });
+}
+
+export function rerateWith(test: TestStores): GatewayParts['rerate'] {
+  const dependencies = {
+    ...callDependencies(test, createFakeModels([])),
+    rerateRows: test.stores.rerateRows,
+  };
+  return (request) => rerate(dependencies, request);
 }

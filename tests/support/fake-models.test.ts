@@ -12,6 +12,7 @@ test('plays its steps in order and keeps the requests', async () => {
   const first = callFor('p/m');
   expect(await models.stream(first.request)).toEqual({
     text: 'ab',
+    outputText: 'ab',
     finishReason: 'length',
     usage: undefined,
   });

@@ -12,8 +12,10 @@ export type FakeStep = {
   readonly delayMs?: number;
   /** Settles before anything is heard: a test's own gate. */
   readonly until?: Promise<unknown>;
-  /** Handed to `onText` one by one. */
-  readonly pieces?: readonly string[];
+  /** Handed to `onText` one by one, as they come. */
+  readonly pieces?: readonly string[] | AsyncIterable<string>;
+  /** What the provider counts along the way, so that it covers all pieces at any moment. */
+  readonly running?: Usage;
 } & (
   | { readonly kind: 'reply'; readonly finishReason?: ModelReply['finishReason']; readonly usage?: Usage }
   | { readonly kind: 'error'; readonly error: LlmErrorFields }
@@ -73,14 +75,20 @@ async function play(request: ModelRequest, step: FakeStep): Promise<ModelReply> 
   const aborted = watchAbort(signal);
   let text = '';
   const abortedError = () =>
-    failed(request, { kind: 'aborted', stage: text === '' ? 'unanswered' : 'output', outputText: text });
+    failed(request, {
+      kind: 'aborted',
+      stage: text === '' ? 'unanswered' : 'output',
+      outputText: text,
+      usage: step.running,
+      isUsageCurrent: step.running !== undefined,
+    });
   try {
     await Promise.race([pause(step, signal), aborted.promise]);
     if (signal.aborted) throw abortedError();
     const hasStatus =
       step.kind !== 'error' || step.error.stage === 'answered' || step.error.stage === 'output';
     if (hasStatus) onProgress?.();
-    for (const piece of step.pieces ?? []) {
+    for await (const piece of untilAborted(step.pieces ?? [], aborted.promise)) {
       onProgress?.();
       text += piece;
       if (piece !== '') onText(piece);
@@ -98,6 +106,20 @@ async function play(request: ModelRequest, step: FakeStep): Promise<ModelReply> 
     return { text, outputText: text, finishReason, usage };
   }
   throw step.kind === 'error' ? failed(request, { outputText: text, ...step.error }) : abortedError();
+}
+
+/** A source that waits for its test ends when the call is aborted. */
+async function* untilAborted(
+  pieces: readonly string[] | AsyncIterable<string>,
+  aborted: Promise<void>,
+): AsyncGenerator<string> {
+  if (!(Symbol.asyncIterator in pieces)) return yield* pieces;
+  const source = pieces[Symbol.asyncIterator]();
+  for (;;) {
+    const next = await Promise.race([source.next(), aborted]);
+    if (next === undefined || next.done === true) return;
+    yield next.value;
+  }
 }
 
 /** Ends early, and without an error, when the call is aborted. */

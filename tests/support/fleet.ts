@@ -15,7 +15,7 @@ import {
   startSimulatedProvider,
 } from '../../dev/simulated-provider/server.ts';
 import { createTaskClient, type TaskClient } from '../../src/client/task-client.ts';
-import { openTestStores, QUIET, type TestStores } from './stores.ts';
+import { openTestStores, QUIET, type Servers, type TestStores } from './stores.ts';
 
 export type Fleet = AsyncDisposable & {
   readonly test: TestStores;
@@ -23,15 +23,25 @@ export type Fleet = AsyncDisposable & {
   readonly tasks: TaskClient;
   readonly temporal: Client;
   readonly queuePrefix: string;
-  /** Starts one worker process and resolves when it is ready. */
-  startWorker(): Promise<FleetWorker>;
+  readonly configDir: string | undefined;
+  /** What clients in other processes need, to join. */
+  readonly temporalAddress: string;
+  /** Starts one worker process, with variables of its own, and resolves when it is ready. */
+  startWorker(env?: Readonly<Record<string, string>>): Promise<FleetWorker>;
 };
 
 export type FleetWorker = {
   readonly pid: number;
   readonly metricsUrl: string;
+  /** The exit code, null after a signal; pending while it lives. */
+  readonly exited: Promise<number | null>;
+  /** The last of what it wrote. */
+  output(): string;
   /** SIGKILL; resolves when the process is gone. */
   kill(): Promise<void>;
+  /** SIGSTOP: it keeps its sockets and does nothing, until `thaw`. */
+  freeze(): void;
+  thaw(): void;
   /** SIGTERM; resolves with the exit code. */
   stop(): Promise<number | null>;
 };
@@ -39,13 +49,16 @@ export type FleetWorker = {
 export type FleetOptions = {
   readonly provider?: SimulatedProviderOptions;
   readonly env?: Readonly<Record<string, string>>;
-  /** Instead of the run's shared Temporal server. */
-  readonly temporal?: string;
+  /** Files of a configuration folder, laid over the shipped ones. */
+  readonly config?: Readonly<Record<string, string>>;
+  /** Instead of the run's shared ones. */
+  readonly servers?: Partial<Servers>;
 };
 
 /** Everything stops when the fleet is disposed. */
 export async function openFleet(options: FleetOptions = {}): Promise<Fleet> {
-  const test = await openTestStores();
+  const servers = { ...inject('servers'), ...options.servers };
+  const test = await openTestStores({}, servers);
   const provider = await startSimulatedProvider(options.provider ?? {});
   const folder = await mkdtemp(join(tmpdir(), 'weir-fleet-'));
   const bundle = join(folder, 'workflows.js');
@@ -54,22 +67,22 @@ export async function openFleet(options: FleetOptions = {}): Promise<Fleet> {
     logger: { ...QUIET, log: () => undefined, trace: () => undefined },
   });
   await writeFile(bundle, code);
-  const servers = inject('servers');
-  const address = options.temporal ?? servers.temporal;
-  const connection = await Connection.connect({ address });
+  for (const [name, text] of Object.entries(options.config ?? {})) await writeFile(join(folder, name), text);
+  const connection = await Connection.connect({ address: servers.temporal });
   const temporal = new Client({ connection });
   const queuePrefix = test.schema;
   const workers = new Set<ChildProcess>();
   const env = {
     PATH: process.env['PATH'] ?? '',
     HOME: process.env['HOME'] ?? '',
-    TEMPORAL_ADDRESS: address,
+    TEMPORAL_ADDRESS: servers.temporal,
     DATABASE_URL: servers.postgres,
     REDIS_URL: servers.redis,
     WEIR_POSTGRES_SCHEMA: test.schema,
     WEIR_REDIS_KEY_PREFIX: test.prefix,
     WEIR_QUEUE_PREFIX: queuePrefix,
     WEIR_WORKFLOW_BUNDLE: bundle,
+    ...(options.config === undefined ? {} : { WEIR_CONFIG_DIR: folder }),
     WEIR_LOG_FORMAT: 'json',
     SIMULATED_BASE_URL: `${provider.url}/v1`,
     METRICS_PORT: '0',
@@ -79,9 +92,11 @@ export async function openFleet(options: FleetOptions = {}): Promise<Fleet> {
     test,
     provider,
     temporal,
+    temporalAddress: servers.temporal,
     queuePrefix,
+    configDir: options.config === undefined ? undefined : folder,
     tasks: createTaskClient({ temporal, queuePrefix, priorityQueues: true, searchAttributes: true }),
-    startWorker: () => startWorker(env, workers),
+    startWorker: (own) => startWorker({ ...env, ...own }, workers),
     async [Symbol.asyncDispose]() {
       await Promise.all([...workers].map((worker) => end(worker, 'SIGKILL')));
       await connection.close();
@@ -100,32 +115,49 @@ function startWorker(env: NodeJS.ProcessEnv, workers: Set<ChildProcess>): Promis
   workers.add(child);
   let output = '';
   return new Promise((resolve, reject) => {
-    const onExit = (code: number | null) =>
+    const onExit = (code: number | null) => {
+      workers.delete(child);
       reject(new Error(`the worker ended with ${code} while starting:\n${output.slice(-4_000)}`));
+    };
     child.once('exit', onExit);
+    let isReady = false;
     const read = (chunk: Buffer) => {
       output = (output + chunk.toString()).slice(-100_000);
       if (process.env['WEIR_TEST_LOGS'] !== undefined) process.stderr.write(chunk);
-      const ready = READY.exec(output);
-      if (ready?.[1] === undefined) return;
+      const metricsUrl = isReady ? undefined : READY.exec(output)?.[1];
+      if (metricsUrl === undefined) return;
+      isReady = true;
       child.off('exit', onExit);
-      resolve({
-        pid: child.pid ?? 0,
-        metricsUrl: ready[1],
-        kill: async () => {
-          await end(child, 'SIGKILL');
-          workers.delete(child);
-        },
-        stop: async () => {
-          await end(child, 'SIGTERM');
-          workers.delete(child);
-          return child.exitCode;
-        },
-      });
+      resolve(toWorker(child, metricsUrl, workers, () => output));
     };
     child.stdout?.on('data', read);
     child.stderr?.on('data', read);
   });
+}
+
+function toWorker(
+  child: ChildProcess,
+  metricsUrl: string,
+  workers: Set<ChildProcess>,
+  output: () => string,
+): FleetWorker {
+  const exited = once(child, 'exit').then(() => {
+    workers.delete(child);
+    return child.exitCode;
+  });
+  return {
+    pid: child.pid ?? 0,
+    metricsUrl,
+    exited,
+    output,
+    kill: () => end(child, 'SIGKILL'),
+    freeze: () => void child.kill('SIGSTOP'),
+    thaw: () => void child.kill('SIGCONT'),
+    stop: async () => {
+      await end(child, 'SIGTERM');
+      return child.exitCode;
+    },
+  };
 }
 
 async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {

@@ -1,60 +1,118 @@
-// The fault of faults: the only worker is killed in mid-stream, again and again, and every request must still be charged once.
+// Workers that are killed and started again. Each life of one has a provider to itself, so that the provider's log tells whose request
+// it was: only a request of a life that was killed may end in an estimate.
 
-import { type Comparison, compareCharges } from '../../dev/oracle/compare.ts';
-import { loadConfig } from '../../src/config.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { LoggedRequest } from '../../dev/simulated-provider/request-log.ts';
+import {
+  type SimulatedProvider,
+  type SimulatedProviderOptions,
+  startSimulatedProvider,
+} from '../../dev/simulated-provider/server.ts';
 import { eventually } from './eventually.ts';
-import type { Fleet } from './fleet.ts';
+import type { Fleet, FleetWorker } from './fleet.ts';
 
-export type KillReport = Comparison & {
-  readonly kills: number;
-  readonly lostAttempts: number;
-  readonly completed: number;
-  readonly openHolds: number;
+export type KilledWorkers = AsyncDisposable & {
+  /** SIGKILL to a worker, once it has a request under way or `patienceMs` are over; a new one takes its place. */
+  kill(slot: number, patienceMs: number): Promise<void>;
+  /** Everything that reached a provider, whoever sent it. */
+  requests(): LoggedRequest[];
+  /** Requests under way when their worker was killed. */
+  cutRequests(): number;
+  /** Whether an attempt may have lost its worker: it was killed while the attempt was open. */
+  mayBeLost(attemptKey: string): boolean;
+  /** Lives that ended by themselves, with the last of what they wrote. */
+  crashes(): readonly string[];
 };
 
-/** One task and one kill a round; answers what the oracle says once everything ended. */
-export async function killInMidStream(fleet: Fleet, rounds: number): Promise<KillReport> {
-  const killed = new Set<string>();
-  const taskIds: string[] = [];
-  let worker = await fleet.startWorker();
-  for (let round = 0; round < rounds; round += 1) {
-    const { taskId } = await fleet.tasks.start({
-      userId: `user-${round % 5}`,
-      query: `Summarise round ${round}. Rivers carry water to the sea. Weirs hold it back and measure it.`,
-    });
-    taskIds.push(taskId);
-    await eventually(() => {
-      const isStreaming = fleet.provider
-        .requests()
-        .some((one) => one.attemptKey?.startsWith(`${taskId}:`) && one.outputTokensSent > 2);
-      if (!isStreaming) throw new Error(`no stream of ${taskId} yet`);
-    });
-    await worker.kill();
-    // With its only worker dead nothing moves: what is open now is what the kill left behind, earlier tasks' retries included.
-    for (const attempt of await fleet.test.stores.ledger.startedOfTenant('default'))
-      killed.add(attempt.attemptKey);
-    worker = await fleet.startWorker();
-  }
-  const results = await Promise.all(taskIds.map((taskId) => fleet.tasks.result(taskId)));
-  const openHolds = await eventually(async () => {
-    const { count } = await fleet.test.stores.ledger.openHolds();
-    if (count > 0) throw new Error(`${count} holds are open`);
-    return count;
-  });
-  const { models } = loadConfig({ env: {} });
-  const comparison = compareCharges({
-    requests: fleet.provider.requests(),
-    rows: await fleet.test.stores.accounts.rows({ taskIds }),
-    pricesOf: (model) => models[model]?.prices ?? [],
-    mayBeEstimated: (key) => killed.has(key),
-    // A worker that dies between "sent" and the socket leaves an estimate for a request that never came.
-    mayBeUnsent: (key) => killed.has(key),
-  });
-  return {
-    ...comparison,
-    kills: rounds,
-    lostAttempts: killed.size,
-    completed: results.filter((one) => one.status === 'completed').length,
-    openHolds,
+type Life = { readonly provider: SimulatedProvider; readonly worker: FleetWorker };
+
+export type KilledWorkersOptions = {
+  readonly workers: number;
+  readonly provider: SimulatedProviderOptions;
+};
+
+export async function startKilledWorkers(
+  fleet: Fleet,
+  options: KilledWorkersOptions,
+): Promise<KilledWorkers> {
+  const providers: SimulatedProvider[] = [];
+  const killedProviders = new Set<SimulatedProvider>();
+  const openAtKill = new Set<string>();
+  const crashes: string[] = [];
+  const stopping = new AbortController();
+  let cut = 0;
+
+  const begin = async (): Promise<Life> => {
+    const provider = await startSimulatedProvider(options.provider);
+    providers.push(provider);
+    const env = { SIMULATED_BASE_URL: `${provider.url}/v1` };
+    // A worker that is started while a store is away ends with a message; whoever runs it starts it again.
+    const worker = await eventually(() => {
+      stopping.signal.throwIfAborted();
+      return fleet.startWorker(env);
+    }, 120_000);
+    return { provider, worker };
   };
+  const slots = await Promise.all(Array.from({ length: options.workers }, begin));
+  const busy = slots.map(() => Promise.resolve());
+
+  const watch = (slot: number, { worker, provider }: Life) => {
+    void worker.exited.then((code) => {
+      if (stopping.signal.aborted || killedProviders.has(provider)) return;
+      crashes.push(`worker ${slot} ended with ${code}:\n${worker.output().slice(-2_000)}`);
+      killedProviders.add(provider);
+      busy[slot] = (busy[slot] ?? Promise.resolve()).then(() => renew(slot));
+    });
+  };
+  const renew = async (slot: number) => {
+    const life = await begin();
+    slots[slot] = life;
+    watch(slot, life);
+  };
+  for (const [slot, life] of slots.entries()) watch(slot, life);
+
+  const killOnce = async (slot: number, patienceMs: number) => {
+    const life = slots[slot];
+    if (life === undefined) throw new Error(`there is no worker ${slot}`);
+    const giveUpAt = performance.now() + patienceMs;
+    while (underWay(life.provider) === 0 && performance.now() < giveUpAt) await delay(5);
+    cut += underWay(life.provider);
+    killedProviders.add(life.provider);
+    await life.worker.kill();
+    // Later than the kill and earlier than any lease ends: what is open now includes all that the kill left behind.
+    for (const attemptKey of await eventually(() => openAttempts(fleet), 60_000)) openAtKill.add(attemptKey);
+    await renew(slot);
+  };
+
+  return {
+    kill: (slot, patienceMs) => {
+      const done = (busy[slot] ?? Promise.resolve()).then(() => killOnce(slot, patienceMs));
+      busy[slot] = done.catch(() => undefined /* whoever asked for the kill is told */);
+      return done;
+    },
+    requests: () => providers.flatMap((provider) => provider.requests()),
+    cutRequests: () => cut,
+    mayBeLost(attemptKey) {
+      const sender = providers.find((one) => one.requests().some((sent) => sent.attemptKey === attemptKey));
+      return sender === undefined ? openAtKill.has(attemptKey) : killedProviders.has(sender);
+    },
+    crashes: () => crashes,
+    async [Symbol.asyncDispose]() {
+      stopping.abort(new Error('the test is over'));
+      await Promise.allSettled(busy);
+      await Promise.all(slots.map(({ worker }) => worker.kill()));
+      await Promise.all(providers.map((provider) => provider.close()));
+    },
+  };
+}
+
+function underWay(provider: SimulatedProvider): number {
+  return provider.requests().filter((one) => one.outcome === null).length;
+}
+
+async function openAttempts({ test }: Fleet): Promise<readonly string[]> {
+  const { rows } = await test.postgres.query<{ attempt_key: string }>(
+    "select attempt_key from attempts where state = 'started'",
+  );
+  return rows.map((row) => row.attempt_key);
 }

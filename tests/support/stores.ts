@@ -1,7 +1,7 @@
 // Stores of one test on the run's real servers: a Postgres schema and a Redis key prefix of its own, both removed at the end.
 
 import { randomBytes } from 'node:crypto';
-import { inject } from 'vitest';
+import { inject, type ProvidedContext } from 'vitest';
 import { createLogger, type Logger } from '../../src/log.ts';
 import { createPostgres, migrate, type Postgres } from '../../src/stores/postgres.ts';
 import { createRedis, type Redis } from '../../src/stores/redis.ts';
@@ -21,8 +21,13 @@ export const QUIET: Logger = createLogger({ level: 'error', format: 'json', serv
 
 const NO_LIMITS = { tenant: [], user: [], session: [], task: [] } as const;
 
-export async function openTestStores(options: Partial<StoreOptions> = {}): Promise<TestStores> {
-  const servers = inject('servers');
+export type Servers = ProvidedContext['servers'];
+
+/** `servers`: instead of the run's shared ones. */
+export async function openTestStores(
+  options: Partial<StoreOptions> = {},
+  servers: Servers = inject('servers'),
+): Promise<TestStores> {
   const schema = `t_${randomBytes(6).toString('hex')}`;
   await migrate({ url: servers.postgres, schema }, QUIET);
   const postgres = createPostgres(

@@ -19,7 +19,11 @@ export type WorkflowWorker = AsyncDisposable & { readonly temporal: Client; read
 
 let bundle: Promise<WorkflowBundle> | undefined;
 
-export async function startWorkflowWorker(activities: Activities): Promise<WorkflowWorker> {
+/** On a queue of its own, or on that of a worker before it. */
+export async function startWorkflowWorker(
+  activities: Activities,
+  taskQueue = `t-${randomBytes(6).toString('hex')}`,
+): Promise<WorkflowWorker> {
   if (bundle === undefined) {
     Runtime.install({ logger: toTemporalLogger(QUIET) });
     bundle = bundleWorkflowCode({
@@ -28,7 +32,6 @@ export async function startWorkflowWorker(activities: Activities): Promise<Workf
     });
   }
   const { temporal: address } = inject('servers');
-  const taskQueue = `t-${randomBytes(6).toString('hex')}`;
   const native = await NativeConnection.connect({ address });
   const worker = await Worker.create({
     connection: native,

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import type { CallOutcome } from '../../src/task/decision.ts';
 import type { BudgetExceededDetails, FailureDetails } from '../../src/task/failure.ts';
 import {
+  type CallStanding,
   judge,
   type NextMove,
   nextMove,
@@ -149,7 +150,14 @@ const EXCEEDED: BudgetExceededDetails = {
   held: '1.00',
   needed: '0.10',
 };
-const STATE = { candidatesLeft: 0, remainingMs: 10_000, heldWaitLeftMs: 5_000 };
+const STATE: CallStanding = {
+  candidatesLeft: 0,
+  cheaperLeft: 0,
+  remainingMs: 10_000,
+  untilDeadlineMs: 20_000,
+  heldWaitLeftMs: 5_000,
+  heldWaitOver: false,
+};
 
 const COMPLETED: CallOutcome = {
   kind: 'completed',
@@ -161,10 +169,18 @@ const COMPLETED: CallOutcome = {
 };
 const WAIT: CallOutcome = { kind: 'wait', reason: 'rate', ms: 9_999, limit: 'openai rpm' };
 const HELD: CallOutcome = { kind: 'held', ms: 1_000, limit: 'budget of user ada', failure: EXCEEDED };
+const PRESSED: CallOutcome = { kind: 'wait', reason: 'backpressure', ms: 5_000, limit: 'budget of user ada' };
+const TURNS: CallOutcome = {
+  kind: 'budget_wait',
+  ms: 15_000,
+  limit: 'budget of user ada',
+  failure: EXCEEDED,
+};
+const LARGER: BudgetExceededDetails = { ...EXCEEDED, unit: 'tokens', limit: '999', needed: '1000' };
 const GONE: CallOutcome = { kind: 'unavailable', reason: 'auth', model: 'a/b' };
 
 describe('nextMove', () => {
-  it.each<[string, CallOutcome, Partial<typeof STATE>, NextMove]>([
+  it.each<[string, CallOutcome, Partial<CallStanding>, NextMove]>([
     ['is done with an answer', COMPLETED, {}, { kind: 'done' }],
     ['is done with an answer that came after the deadline', COMPLETED, { remainingMs: -1 }, { kind: 'done' }],
     [
@@ -212,10 +228,60 @@ describe('nextMove', () => {
       { kind: 'sleep', ms: 0, limit: 'budget of user ada' },
     ],
     [
-      'refuses once holds were waited for long enough',
+      'looks once more when holds were waited for long enough',
       HELD,
       { heldWaitLeftMs: 0 },
-      { kind: 'fail', failure: FAILURE },
+      { kind: 'look_again' },
+    ],
+    [
+      'fails where holds are still in the way at the last look',
+      HELD,
+      { heldWaitLeftMs: 0, heldWaitOver: true },
+      { kind: 'fail', failure: EXCEEDED },
+    ],
+    ['serves back-pressure', PRESSED, {}, { kind: 'sleep', ms: 5_000, limit: 'budget of user ada' }],
+    [
+      'serves half of the time that is left where back-pressure would reach the deadline, and refuses nobody',
+      PRESSED,
+      { remainingMs: 4_001 },
+      { kind: 'sleep', ms: 2_000, limit: 'budget of user ada' },
+    ],
+    [
+      'sleeps until the window turns, beyond the time of the call itself',
+      TURNS,
+      {},
+      { kind: 'sleep', ms: 15_000, limit: 'budget of user ada' },
+    ],
+    [
+      'fails where the window turns at the deadline',
+      TURNS,
+      { untilDeadlineMs: 15_000 },
+      { kind: 'fail', failure: EXCEEDED },
+    ],
+    [
+      'fails where no window can have room for the call',
+      { ...TURNS, failure: LARGER },
+      {},
+      { kind: 'fail', failure: LARGER },
+    ],
+    ['asks', { kind: 'ask', failure: EXCEEDED }, {}, { kind: 'ask', failure: EXCEEDED }],
+    [
+      'takes a cheaper model where a budget is exceeded',
+      { kind: 'degrade', failure: EXCEEDED },
+      { cheaperLeft: 1 },
+      { kind: 'next_candidate' },
+    ],
+    [
+      'fails where no model is cheap enough',
+      { kind: 'degrade', failure: EXCEEDED },
+      {},
+      { kind: 'fail', failure: EXCEEDED },
+    ],
+    [
+      'takes no cheaper model where a model is away',
+      GONE,
+      { cheaperLeft: 1 },
+      { kind: 'fail', failure: { type: 'NoModelAvailable', reason: 'auth', model: 'a/b' } },
     ],
     [
       'takes the next candidate',

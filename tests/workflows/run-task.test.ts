@@ -1,86 +1,20 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Context } from '@temporalio/activity';
-import {
-  ApplicationFailure,
-  CancelledFailure,
-  WorkflowFailedError,
-  type WorkflowHandle,
-} from '@temporalio/client';
+import { CancelledFailure, type WorkflowFailedError } from '@temporalio/client';
 import { describe, expect, it } from 'vitest';
-import type { Activities } from '../../src/activities/index.ts';
-import type { CallModelInput } from '../../src/activities/model.ts';
-import type { FinishInput } from '../../src/activities/task.ts';
-import type { CallOutcome } from '../../src/task/decision.ts';
-import { NO_USAGE_TOTALS } from '../../src/task/usage.ts';
-import {
-  RUN_TASK,
-  STATUS_QUERY,
-  type TaskResult,
-  type TaskStatusReport,
-} from '../../src/workflows/messages.ts';
+import type { TaskResult } from '../../src/workflows/messages.ts';
 import { eventually } from '../support/eventually.ts';
-import { SETTINGS, startWorkflowWorker, type WorkflowWorker } from '../support/workflow-worker.ts';
-
-const USAGE = { ...NO_USAGE_TOTALS, inputTokens: 3, outputTokens: 2 };
-const INPUT = { userId: 'user', query: 'why is the sky blue' };
-const REFUSAL = {
-  type: 'BudgetExceeded',
-  scope: 'task',
-  id: 't',
-  unit: 'usd',
-  window: 'total',
-  limit: '1.00',
-  settled: '1.00',
-  held: '0.00',
-  needed: '0.10',
-} as const;
-
-type Recorded = Activities & { readonly calls: CallModelInput[]; readonly finished: FinishInput[] };
-
-function answer(input: CallModelInput): CallOutcome {
-  return {
-    kind: 'completed',
-    callKey: input.callKey,
-    model: input.model,
-    usage: USAGE,
-    costUsd: '0.01',
-    finishReason: 'stop',
-  };
-}
-
-function fakeActivities(overrides: Partial<Activities> = {}): Recorded {
-  const calls: CallModelInput[] = [];
-  const finished: FinishInput[] = [];
-  return {
-    calls,
-    finished,
-    begin: overrides.begin ?? (async () => ({ kind: 'go', settings: SETTINGS })),
-    async callModel(input) {
-      calls.push(input);
-      return overrides.callModel?.(input) ?? answer(input);
-    },
-    async finish(input) {
-      finished.push(input);
-      return overrides.finish?.(input) ?? { text: 'the answer', usage: USAGE, costUsd: '0.01' };
-    },
-  };
-}
-
-function start(
-  worker: WorkflowWorker,
-  input: unknown,
-  workflowId = `task-${worker.taskQueue}`,
-): Promise<WorkflowHandle> {
-  return worker.temporal.workflow.start(RUN_TASK, { workflowId, taskQueue: worker.taskQueue, args: [input] });
-}
-
-async function failureOf(handle: WorkflowHandle): Promise<ApplicationFailure> {
-  const error: unknown = await handle.result().catch((cause: unknown) => cause);
-  expect(error).toBeInstanceOf(WorkflowFailedError);
-  const cause = (error as WorkflowFailedError).cause;
-  expect(cause).toBeInstanceOf(ApplicationFailure);
-  return cause as ApplicationFailure;
-}
+import {
+  answer,
+  failureOf,
+  fakeActivities,
+  INPUT,
+  REFUSAL,
+  start,
+  statusOf,
+  USAGE,
+} from '../support/fake-activities.ts';
+import { SETTINGS, startWorkflowWorker } from '../support/workflow-worker.ts';
 
 describe('runTask', () => {
   it('answers with the result of its one call', async () => {
@@ -170,21 +104,52 @@ describe('runTask', () => {
     await using worker = await startWorkflowWorker(activities);
     const handle = await start(worker, INPUT);
     await eventually(async () => {
-      const status = await handle.query<TaskStatusReport>(STATUS_QUERY);
-      expect(status).toMatchObject({ phase: 'waiting', waiting: { reason: 'simulated rpm' } });
+      expect(await statusOf(handle)).toMatchObject({
+        phase: 'waiting',
+        waiting: { reason: 'simulated rpm' },
+      });
     });
     await handle.result();
     expect(activities.calls.map((call) => call.visit)).toEqual([1, 2]);
     expect(new Set(activities.calls.map((call) => call.callKey)).size).toBe(1);
   });
 
-  it('gives up on the holds of others after the time for it', async () => {
+  it('gives up on the holds of others after the time for it, and one more look', async () => {
     const held = { kind: 'held', ms: 600, limit: 'budget of user user', failure: REFUSAL } as const;
-    const activities = fakeActivities({ callModel: async () => held });
+    const activities = fakeActivities({
+      callModel: async ({ heldWaitOver }) => (heldWaitOver ? { kind: 'refuse', failure: REFUSAL } : held),
+    });
     await using worker = await startWorkflowWorker(activities);
     const failure = await failureOf(await start(worker, INPUT));
     expect(failure.type).toBe('BudgetExceeded');
-    expect(activities.calls.map((call) => call.heldWaits)).toEqual([0, 1, 2, 3]);
+    expect(activities.calls.map((call) => [call.heldWaits, call.heldWaitOver])).toEqual([
+      [0, false],
+      [1, false],
+      [2, false],
+      [3, false],
+      [3, true],
+    ]);
+  });
+
+  it('keeps the answer of a call that finished although the task was cancelled, and ends as cancelled', async () => {
+    const activities = fakeActivities({
+      begin: async () => ({ kind: 'go', settings: { ...SETTINGS, abort: 'detach' } }),
+      callModel: async (input) => {
+        const beating = setInterval(() => Context.current().heartbeat(), 100);
+        await Context.current().cancelled.catch(() => undefined);
+        clearInterval(beating);
+        return answer(input);
+      },
+    });
+    await using worker = await startWorkflowWorker(activities);
+    const handle = await start(worker, INPUT);
+    await eventually(() => expect(activities.calls).toHaveLength(1));
+    await handle.cancel();
+    const error: unknown = await handle.result().catch((cause: unknown) => cause);
+    expect((error as WorkflowFailedError).cause).toBeInstanceOf(CancelledFailure);
+    expect(activities.calls[0]?.abort).toBe('detach');
+    const callKey = activities.calls[0]?.callKey;
+    expect(activities.finished).toMatchObject([{ status: 'cancelled', answer: { callKey } }]);
   });
 
   it('fails with NoModelAvailable when its only candidate is gone', async () => {

@@ -1,0 +1,122 @@
+// What the benches share: servers of their own, stores on them, and the arithmetic of their figures. A bench prints figures and asserts
+// nothing: how fast a machine is decides no build.
+
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { startStack } from '../dev/stack/stack.ts';
+import { createLogger } from '../src/log.ts';
+import { createPostgres, migrate, type Postgres } from '../src/stores/postgres.ts';
+import { createRedis, type Redis } from '../src/stores/redis.ts';
+import { createStores, type Stores } from '../src/stores/stores.ts';
+
+export type Servers = { readonly postgres: string; readonly redis: string };
+
+export type BenchStores = AsyncDisposable & {
+  readonly servers: Servers;
+  readonly stores: Stores;
+  readonly postgres: Postgres;
+  readonly redis: Redis;
+  /** The Postgres schema and the prefix of all keys. */
+  readonly name: string;
+};
+
+const ANY_PORT = {
+  gateway: 0,
+  metrics: 0,
+  temporal: 0,
+  temporalUi: 0,
+  redis: 0,
+  postgres: 0,
+  provider: 0,
+} as const;
+
+const LOG = createLogger({ level: 'error', format: 'json', service: 'bench' });
+
+/** Postgres and Redis as the embedded stack sets them up, with nothing beside them; removed at the end, also after Ctrl-C. */
+export async function withServers(work: (servers: Servers) => Promise<void>): Promise<void> {
+  const stateDir = await mkdtemp(join(tmpdir(), 'weir-bench-'));
+  const interrupted = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
+  const stack = await startStack({
+    stateDir,
+    workers: 0,
+    processes: false,
+    ports: ANY_PORT,
+    log: () => undefined,
+    signal: interrupted.signal,
+  });
+  try {
+    await Promise.all([stack.halt('temporal'), stack.halt('provider')]);
+    await Promise.race([work(stack.info), rejectOn(interrupted.signal)]);
+  } finally {
+    await stack.stop();
+    await rm(stateDir, { recursive: true, force: true });
+  }
+}
+
+function rejectOn(signal: AbortSignal): Promise<never> {
+  return new Promise((_, reject) => {
+    signal.addEventListener('abort', () => reject(new Error('interrupted')));
+  });
+}
+
+/** A migrated schema, and every store on it. */
+export async function openBenchStores(servers: Servers): Promise<BenchStores> {
+  const name = `b_${randomBytes(6).toString('hex')}`;
+  await migrate({ url: servers.postgres, schema: name }, LOG);
+  const parts = await joinBenchStores(servers, name);
+  return {
+    ...parts,
+    async [Symbol.asyncDispose]() {
+      await parts[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** The stores of a bench, from another process of it. */
+export async function joinBenchStores(servers: Servers, name: string): Promise<BenchStores> {
+  const postgres = createPostgres(
+    // Filling a table with a million rows is one statement.
+    { url: servers.postgres, schema: name, poolSize: 10, statementTimeoutMs: 600_000 },
+    LOG,
+  );
+  const redis = createRedis(
+    { url: servers.redis, keyPrefix: name, commandTimeoutMs: 60_000, policyChecked: false },
+    LOG,
+  );
+  await redis.ready(10_000);
+  const stores = createStores(postgres, redis, {
+    leaseMs: 60_000,
+    attemptMs: 600_000,
+    defaultLimits: { tenant: [], user: [], session: [], task: [] },
+    calendar: { zone: 'UTC', weekStart: 'monday' },
+    rateOf: () => ({}),
+    events: { ringCapacity: 512, onPublished: () => undefined },
+  });
+  return {
+    servers,
+    stores,
+    postgres,
+    redis,
+    name,
+    async [Symbol.asyncDispose]() {
+      await redis.close();
+      await postgres.close();
+    },
+  };
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  const [low = Number.NaN, high = Number.NaN] = [sorted[sorted.length - 1 - middle], sorted[middle]];
+  return (low + high) / 2;
+}
+
+/** Median, and the smallest and largest value, with so many digits behind the point. */
+export function spread(values: readonly number[], digits = 0): string {
+  const [middle, least, most] = [median(values), Math.min(...values), Math.max(...values)];
+  return `${middle.toFixed(digits)} (${least.toFixed(digits)} to ${most.toFixed(digits)})`;
+}

@@ -1,0 +1,76 @@
+// One client process of a load (load.ts): keeps a fixed number of commands in flight on one connection for as long as it is told.
+
+import { createLogger } from '../src/log.ts';
+import { createCalendars } from '../src/stores/calendars.ts';
+import { createGate, type Gate } from '../src/stores/gate.ts';
+import { createRedis, type Redis } from '../src/stores/redis.ts';
+import { ESTIMATE, type Job, limitsOf, type Order, payerOf, type Report, type Shape } from './load.ts';
+
+const [url = '', keyPrefix = '', index = ''] = process.argv.slice(2);
+const redis = createRedis(
+  { url, keyPrefix, commandTimeoutMs: 60_000, policyChecked: false },
+  createLogger({ level: 'error', format: 'json', service: 'bench' }),
+);
+const gate = createGate(redis, {
+  leaseMs: 60_000,
+  markerTtlMs: 4_200_000,
+  calendars: createCalendars({ zone: 'UTC', weekStart: 'monday' }),
+});
+const counter = { next: 0 };
+
+process.on('message', (order: Order) => void obey(order));
+process.on('disconnect', () => process.exit(0));
+await redis.ready(10_000);
+process.send?.('ready');
+
+async function obey({ job, ms, inFlight }: Order): Promise<void> {
+  const once = operationOf(job);
+  const from = performance.now();
+  const until = from + ms;
+  let done = 0;
+  const lane = async () => {
+    for (; performance.now() < until; done += 1) await once();
+  };
+  await Promise.all(Array.from({ length: inFlight }, lane));
+  process.send?.({ done, ms: performance.now() - from } satisfies Report);
+}
+
+function operationOf(job: Job): () => Promise<unknown> {
+  switch (job.kind) {
+    case 'incr':
+      return incrementOf(redis);
+    case 'hold':
+      return () => hold(gate, job.shape);
+    case 'holdAndRelease':
+      return async () => {
+        const attempt = await hold(gate, job.shape);
+        await gate.release(attempt, 'settled', { nanoUsd: 900_000n, tokens: 1_200 });
+      };
+    default:
+      return job satisfies never;
+  }
+}
+
+/** One counter for each process, as the simplest limiter would have it. */
+function incrementOf({ command, prefix }: Redis): () => Promise<unknown> {
+  const key = `${prefix}:{bench}:${index}`;
+  return () => command((client) => client.incr(key));
+}
+
+async function hold({ hold }: Gate, shape: Shape) {
+  counter.next += 1;
+  const payer = payerOf(shape, counter.next);
+  const callKey = `${payer.taskId}:${index}-0123456789abcdef:answer:${counter.next}`;
+  const attemptKey = `${callKey}#0.1.1.0`;
+  const answer = await hold({
+    attemptKey,
+    callKey,
+    payer,
+    owner: `activity 0123456789abcdef ${payer.taskId} answer`,
+    generation: 1n,
+    estimate: ESTIMATE,
+    limits: limitsOf(shape, payer),
+  });
+  if (answer.kind !== 'ok') throw new Error(`a hold was ${answer.kind}`);
+  return { attemptKey, payer };
+}

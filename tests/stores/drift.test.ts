@@ -1,0 +1,129 @@
+// Counters that say something else than Postgres are found, told and rebuilt; counters that are only behind for a moment are not.
+
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { createDriftCheck } from '../../src/stores/drift.ts';
+import { budgetKeys } from '../../src/stores/keys.ts';
+import { NO_USAGE } from '../../src/task/usage.ts';
+import {
+  attemptOf,
+  estimateOf,
+  type HoldOptions,
+  holdOnce,
+  limitOn,
+  NANO,
+  payerOf,
+} from '../support/holds.ts';
+import { openTestStores, type TestStores } from '../support/stores.ts';
+
+const DIME = NANO / 10n;
+let test: TestStores;
+let n = 0;
+
+beforeAll(async () => {
+  test = await openTestStores();
+});
+afterAll(() => test[Symbol.asyncDispose]());
+beforeEach(() => {
+  n += 1;
+});
+
+function check(pause: () => Promise<void> = () => Promise.resolve()) {
+  return createDriftCheck(test.redis, test.postgres, {
+    gate: test.stores.ledger.gate,
+    pause,
+    lookEveryMs: 1,
+  });
+}
+
+function holdOf(name: string): HoldOptions {
+  const payer = payerOf(name);
+  return {
+    attemptKey: `task-${name}:run:answer:1#0.1.1.0`,
+    payer,
+    estimate: estimateOf(DIME),
+    limits: [limitOn(payer, 'user', 5n * NANO), limitOn(payer, 'task', 5n * NANO)],
+  };
+}
+
+/** A call that was held, made durable and sent. */
+async function sent(options: HoldOptions) {
+  const held = await holdOnce(test.stores, options);
+  if (held.kind !== 'ok') throw new Error(held.kind);
+  const attempt = attemptOf(options, held.heldAtMs);
+  await test.stores.ledger.intent(attempt, undefined);
+  return attempt;
+}
+
+const CHARGE = { usage: { ...NO_USAGE, inputTokens: 7 }, nanoUsd: DIME / 2n, source: 'measured' } as const;
+
+/** Goes round the whole keyspace once. */
+async function passes(of: ReturnType<typeof check>, times: number) {
+  const reports = [];
+  for (let pass = 0; pass < times; pass += 1) reports.push(await of.pass());
+  return reports.flatMap((report) => report.drifts);
+}
+
+describe('a drift check', () => {
+  it('finds nothing while calls are held, sent and settled', async () => {
+    const options = holdOf(`calm-${n}`);
+    const attempt = await sent(options);
+    const checking = check();
+    expect(await passes(checking, 4)).toEqual([]);
+    await test.stores.ledger.settle(attempt, { outcome: 'ok', charge: CHARGE }, undefined);
+    await test.stores.redisGate.release(attempt, 'settled', { nanoUsd: CHARGE.nanoUsd, tokens: 7 });
+    expect(await passes(checking, 4)).toEqual([]);
+  });
+
+  it('does not call a release drift that comes between two looks', async () => {
+    const options = holdOf(`late-${n}`);
+    const attempt = await sent(options);
+    await test.stores.ledger.settle(attempt, { outcome: 'ok', charge: CHARGE }, undefined);
+    let looks = 0;
+    const checking = check(async () => {
+      looks += 1;
+      if (looks === 3)
+        await test.stores.redisGate.release(attempt, 'settled', { nanoUsd: CHARGE.nanoUsd, tokens: 7 });
+    });
+    expect(await passes(checking, 4)).toEqual([]);
+    expect(looks).toBeGreaterThanOrEqual(3);
+  });
+
+  it('tells by how much a counter is off, and the scope is rebuilt by its next hold', async () => {
+    const options = holdOf(`off-${n}`);
+    const attempt = await sent(options);
+    const key = budgetKeys(test.prefix, options.payer.tenantId).scope('user', options.payer.userId);
+    await test.redis.command((client) => client.hincrby(key, 'all:usd:settled', 3));
+    await test.redis.command((client) => client.hincrby(key, 'all:tokens:held', -1));
+    const checking = check();
+    const drifts = await passes(checking, 4);
+    expect(drifts).toEqual([
+      {
+        tenantId: options.payer.tenantId,
+        scope: { kind: 'user', id: options.payer.userId },
+        interval: 'all',
+        settledNanoUsd: 3n,
+        settledTokens: 0n,
+        heldNanoUsd: 0n,
+        heldTokens: -1n,
+      },
+    ]);
+    await test.stores.redisGate.release(attempt, 'void', { nanoUsd: 0n, tokens: 0 });
+    await test.stores.ledger.resolve(attempt, {
+      to: 'voided',
+      outcome: 'lost',
+      charge: { usage: NO_USAGE, nanoUsd: 0n, source: 'none' },
+    });
+    const again = await holdOnce(test.stores, {
+      ...options,
+      attemptKey: `${options.attemptKey.slice(0, -1)}1`,
+    });
+    expect(again).toMatchObject({
+      kind: 'ok',
+      uses: [
+        { settled: 0n, held: 0n },
+        { settled: 0n, held: 0n },
+      ],
+    });
+    expect(await passes(checking, 4)).toEqual([]);
+  });
+});
