@@ -9,7 +9,7 @@ const LOAD = { processes: 2, inFlight: 32 };
 const ROUNDS = { count: 7, ms: 1_000 };
 const CURVE_ROUNDS = { count: 5, ms: 700 };
 
-const COLUMNS = ['operation', 'against INCR', 'a second (least to most)', 'Redis, us each'];
+const COLUMNS = ['operation', 'against INCR', 'a second (least to most)', 'Redis, us each', 'clients, us each'];
 
 await withServers(async (servers) => {
   await using bench = await openBenchStores(servers);
@@ -37,5 +37,6 @@ function row(name: string, base: Figures | undefined, figures: Figures | undefin
     `${ratio(base, figures).toFixed(3)}x`,
     spread(figures?.rates ?? []),
     spread(figures?.redisMicros ?? [], 1),
+    spread(figures?.clientMicros ?? [], 1),
   ];
 }

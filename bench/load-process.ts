@@ -27,12 +27,14 @@ async function obey({ job, ms, inFlight }: Order): Promise<void> {
   const once = operationOf(job);
   const from = performance.now();
   const until = from + ms;
+  const cpuFrom = process.cpuUsage();
   let done = 0;
   const lane = async () => {
     for (; performance.now() < until; done += 1) await once();
   };
   await Promise.all(Array.from({ length: inFlight }, lane));
-  process.send?.({ done, ms: performance.now() - from } satisfies Report);
+  const { user, system } = process.cpuUsage(cpuFrom);
+  process.send?.({ done, ms: performance.now() - from, cpuMicros: user + system } satisfies Report);
 }
 
 function operationOf(job: Job): () => Promise<unknown> {

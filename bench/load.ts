@@ -24,13 +24,15 @@ export type Job =
   | { readonly kind: 'holdAndRelease'; readonly shape: Shape };
 
 export type Order = { readonly job: Job; readonly ms: number; readonly inFlight: number };
-export type Report = { readonly done: number; readonly ms: number };
+export type Report = { readonly done: number; readonly ms: number; readonly cpuMicros: number };
 
 export type Figures = {
   /** Operations a second, a value for each round. */
   readonly rates: readonly number[];
   /** Time that Redis' own process computed for one operation, in microseconds. */
   readonly redisMicros: readonly number[];
+  /** The same of the client processes. */
+  readonly clientMicros: readonly number[];
 };
 
 export type Load = AsyncDisposable & {
@@ -74,18 +76,24 @@ export async function startLoad(bench: BenchStores, options: { processes: number
     const used = (await redisCpuMicros(bench)) - before;
     const done = reports.reduce((sum, report) => sum + report.done, 0);
     const rate = reports.reduce((sum, report) => sum + (1_000 * report.done) / report.ms, 0);
-    return { rate, redisMicros: used / done };
+    const clients = reports.reduce((sum, report) => sum + report.cpuMicros, 0);
+    return { rate, redisMicros: used / done, clientMicros: clients / done };
   };
   return {
     async measure(jobs, rounds) {
       for (const job of jobs) if (job.kind !== 'incr') await hydrate(bench, job.shape);
       for (const job of jobs) await run(job, WARM_UP_MS);
-      const figures = jobs.map(() => ({ rates: [] as number[], redisMicros: [] as number[] }));
+      const figures = jobs.map(() => ({
+        rates: [] as number[],
+        redisMicros: [] as number[],
+        clientMicros: [] as number[],
+      }));
       for (let round = 0; round < rounds.count; round += 1)
         for (const [index, job] of jobs.entries()) {
-          const { rate, redisMicros } = await run(job, rounds.ms);
+          const { rate, redisMicros, clientMicros } = await run(job, rounds.ms);
           figures[index]?.rates.push(rate);
           figures[index]?.redisMicros.push(redisMicros);
+          figures[index]?.clientMicros.push(clientMicros);
         }
       return figures;
     },

@@ -83,7 +83,8 @@ export async function send(
         context.beat(outputTokens());
       },
     });
-    return await conclude(toAnswered(reply, context.abort, heard));
+    const isDrained = cancellation.endedBy() === 'cancelled' && context.abort === 'drain';
+    return await conclude(isDrained ? toDrained(reply, heard ?? text) : { kind: 'answered', reply });
   } catch (error) {
     return await conclude(toSent(error, { cancellation, lease, limits, text, heard }));
   } finally {
@@ -96,9 +97,8 @@ function unsent(context: CallContext): Sent {
   return { kind: 'aborted', by: context.abortReason(), isSent: false, text: '', seen };
 }
 
-/** An answer that came whole although its call was cancelled is given, unless only its usage was waited for. */
-function toAnswered(reply: ModelReply, abort: CallContext['abort'], heard: string | undefined): Sent {
-  if (heard === undefined || abort !== 'drain') return { kind: 'answered', reply };
+/** Only its usage was waited for. With any other policy an answer that came whole although its call was cancelled is given. */
+function toDrained(reply: ModelReply, heard: string): Sent {
   const seen = { outputText: reply.outputText, usage: reply.usage, isUsageCurrent: true };
   return { kind: 'aborted', by: 'cancelled', isSent: true, text: heard, seen };
 }

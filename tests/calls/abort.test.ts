@@ -516,6 +516,22 @@ describe.each(POLICIES)('success and cancellation at once, under %s,', (policy) 
   });
 });
 
+describe.each(POLICIES)('an answer that comes whole in spite of a handover, under %s,', (policy) => {
+  it('is kept', async () => {
+    const taskId = await newTask();
+    const models: LanguageModels = {
+      has: () => true,
+      stream: async () => {
+        visit.cancel();
+        return { text: 'whole', outputText: 'whole', finishReason: 'stop', usage: USAGE };
+      },
+    };
+    const visit = begin(taskId, callDependencies(test, models), policy, { by: 'handover' });
+    expect(await visit.outcome).toMatchObject({ kind: 'completed', costUsd: '0.000017' });
+    expect(await rowsOf(taskId)).toMatchObject([{ kind: 'charge', usageSource: 'measured', billable: true }]);
+  });
+});
+
 const PROTOCOLS = ['openai', 'openai-compatible', 'anthropic', 'google'] as const;
 
 function modelsAt(url: string, protocol: Protocol): LanguageModels {

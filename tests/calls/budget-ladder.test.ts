@@ -13,6 +13,7 @@ import {
   beginTask,
   callDependencies,
   MODEL,
+  PRICE,
   requestOf,
   type VisitOptions,
   visitOnce,
@@ -342,5 +343,51 @@ describe('a payer that is refused again and again', () => {
     await test.stores.limits.set('tenant', { kind: 'user', id: 'user' }, [limit(counted)], { by: 'test' });
     expect((await visitOnce(counting, 'a', { visit: 4 })).kind).toBe('completed');
     expect(asked).toBe(1);
+  });
+});
+
+describe('the first calls of a user whom nobody knows', () => {
+  it('admit at most one of eight at once under a default limit of one nano-dollar', async () => {
+    const user = [limit(1n)];
+    await using test = await openTestStores({ defaultLimits: { tenant: [], user, session: [], task: [] } });
+    // A call of this model is held at one nano-dollar, and costs as much.
+    const cheap = {
+      ...PRICE,
+      input: 0n,
+      cachedInput: 0n,
+      cacheWrite5m: 0n,
+      cacheWrite1h: 0n,
+      output: 10_000n,
+    };
+    const fake = models();
+    const base = callDependencies(test, fake);
+    const dependencies = {
+      ...base,
+      catalog: { ...base.catalog, modelOf: () => ({ maxOutputTokens: 1_000, prices: [cheap] }) },
+    };
+    const ids = ['1', '2', '3', '4', '5', '6', '7', '8'];
+    await Promise.all(ids.map((id) => beginTask(test, id)));
+    const outcomes = await Promise.all(ids.map((id) => visitOnce(dependencies, id)));
+    const kinds = outcomes.map(({ kind }) => kind).toSorted();
+    expect(fake.requests).toHaveLength(1);
+    expect(kinds.filter((kind) => kind === 'completed')).toHaveLength(1);
+    expect(kinds.every((kind) => ['completed', 'held', 'refuse'].includes(kind))).toBe(true);
+    const again = await Promise.all(ids.slice(0, 4).map((id) => visitOnce(dependencies, id, { visit: 2 })));
+    expect(fake.requests).toHaveLength(1);
+    expect(again.filter(({ kind }) => kind === 'completed').length).toBeLessThanOrEqual(1);
+    const settled = await test.stores.accounts.settled('tenant', { kind: 'user', id: 'user' });
+    expect(settled.nanoUsd).toBe(1n);
+  });
+
+  it('refuses the first call on a limit of zero, on every scope', async () => {
+    await using test = await openTestStores();
+    const { visit, fake } = await stage(test, []);
+    for (const kind of ['tenant', 'user', 'session', 'task'] as const) {
+      const scope = { kind, id: { tenant: 'tenant', user: 'user', session: 's', task: 'a' }[kind] };
+      await test.stores.limits.set('tenant', scope, [limit(0n, { window: 'month' })], { by: 'test' });
+      expect(await visit({ sessionId: 's' })).toMatchObject({ kind: 'refuse', failure: { scope: kind } });
+      await test.stores.limits.set('tenant', scope, [], { by: 'test' });
+    }
+    expect(fake.requests).toHaveLength(0);
   });
 });

@@ -1,5 +1,6 @@
 // Erasing texts: a word that stands everywhere a user can put one is found nowhere afterwards, and the ledger has not changed.
 
+import type { Redis as Client } from 'ioredis';
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { createCalls } from '../../src/calls/govern.ts';
 import { parseTaskInput } from '../../src/task/input.ts';
@@ -88,36 +89,43 @@ async function findInPostgres(): Promise<Record<string, number>> {
     [test.schema],
   );
   expect(columns.length).toBeGreaterThan(60);
-  const found: Record<string, number> = {};
-  for (const { table, name } of columns) {
-    const { rows } = await test.postgres.query<{ count: number }>(
-      `select count(*)::int as count from "${table}" where "${name}"::text like $1`,
-      [`%${WORD}%`],
-    );
-    if ((rows[0]?.count ?? 0) > 0) found[`${table}.${name}`] = rows[0]?.count ?? 0;
-  }
-  return found;
+  const { rows } = await test.postgres.query<{ place: string; count: number }>(
+    columns
+      .map(
+        ({ table, name }) =>
+          `select '${table}.${name}' as place, count(*)::int as count from "${table}" where "${name}"::text like $1`,
+      )
+      .join(' union all '),
+    [`%${WORD}%`],
+  );
+  return Object.fromEntries(rows.filter(({ count }) => count > 0).map(({ place, count }) => [place, count]));
 }
 
 /** Keys of Redis in whose value the word still stands. */
-async function findInRedis(): Promise<readonly string[]> {
+function findInRedis(): Promise<readonly string[]> {
   return test.redis.command(async (client) => {
     const found: string[] = [];
     for await (const keys of client.scanStream({ match: `${test.prefix}:*` }))
-      for (const key of keys as string[]) {
-        const type = await client.type(key);
-        const value =
-          type === 'string'
-            ? await client.get(key)
-            : type === 'hash'
-              ? await client.hgetall(key)
-              : type === 'stream'
-                ? await client.xrange(key, '-', '+')
-                : undefined;
-        if (key.includes(WORD) || JSON.stringify(value ?? '').includes(WORD)) found.push(key);
-      }
+      for (const key of keys as string[])
+        if (JSON.stringify([key, await readKey(client, key)]).includes(WORD)) found.push(key);
     return found;
   });
+}
+
+async function readKey(client: Client, key: string): Promise<unknown> {
+  const type = await client.type(key);
+  switch (type) {
+    case 'string':
+      return client.get(key);
+    case 'hash':
+      return client.hgetall(key);
+    case 'stream':
+      return client.xrange(key, '-', '+');
+    case 'zset':
+      return client.zrange(key, 0, -1);
+    default:
+      throw new Error(`${key} is of type ${type}, which nobody looks into`);
+  }
 }
 
 async function ledgerAsItIs() {

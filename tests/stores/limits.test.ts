@@ -94,6 +94,61 @@ describe('binding', () => {
   });
 });
 
+describe('grants', () => {
+  const grant = (id: string, task: string, scope: string, of: string, more: Record<string, unknown> = {}) => {
+    const row = { unit: 'usd', limit_window: 'day', amount: 5, ...more };
+    return test.postgres.query(
+      `insert into budget_grants (tenant_id, task_id, scope, scope_id, unit, limit_window, approval_id, amount)
+       values ('grants', $1, $2, $3, $4, $5, $6, $7)`,
+      [task, scope, of, row.unit, row.limit_window, id, row.amount],
+    );
+  };
+
+  it('add to the limit that they were given on, for their own task, however many there are', async () => {
+    const { limits } = test.stores;
+    const day = { ...hardLimit('usd', 10n), window: 'day' } as const;
+    const all = [day, hardLimit('usd', 100n), { ...day, unit: 'tokens' } as const];
+    await limits.set('grants', { kind: 'user', id: 'ada' }, all, { by: 'test' });
+    await grant('one', 'a', 'user', 'ada');
+    await grant('two', 'a', 'user', 'ada');
+    await grant('other-window', 'a', 'user', 'ada', { limit_window: 'week' });
+    await grant('other-task', 'b', 'user', 'ada');
+    await grant('other-user', 'a', 'user', 'bob');
+    const amounts = async (taskId?: string) => {
+      const binding = await limits.binding({ tenantId: 'grants', userId: 'ada', taskId });
+      return binding.filter(({ scope }) => scope.kind === 'user').map(({ amount }) => amount);
+    };
+    expect(await amounts('a')).toEqual([20n, 100n, 10n]);
+    expect(await amounts('b')).toEqual([15n, 100n, 10n]);
+    expect(await amounts()).toEqual([10n, 100n, 10n]);
+  });
+
+  it('add to a configured default as well', async () => {
+    const { limits } = test.stores;
+    await grant('default', 'd', 'user', 'nobody', { limit_window: 'total', amount: 7 });
+    const [user] = await limits.binding({ tenantId: 'grants', userId: 'nobody', taskId: 'd' });
+    expect(user).toEqual({ ...hardLimit('usd', 27n), scope: { kind: 'user', id: 'nobody' } });
+  });
+});
+
+describe('a list of limits', () => {
+  it('holds what somebody set, changed last first, tasks only where they are asked for', async () => {
+    const { limits } = test.stores;
+    const scopes = [
+      { kind: 'user', id: 'a' },
+      { kind: 'tenant', id: 'listed' },
+      { kind: 'task', id: 't' },
+    ] as const;
+    for (const scope of scopes) await limits.set('listed', scope, [hardLimit('usd', 1n)], { by: 'test' });
+    const named = async (filter: Parameters<typeof limits.list>[1]) =>
+      (await limits.list('listed', filter)).map(({ scope }) => `${scope.kind} ${scope.id}`);
+    expect(await named({ limit: 10 })).toEqual(['tenant listed', 'user a']);
+    expect(await named({ limit: 1 })).toEqual(['tenant listed']);
+    expect(await named({ scope: 'task', limit: 10 })).toEqual(['task t']);
+    expect(await limits.list('nobody', { limit: 10 })).toEqual([]);
+  });
+});
+
 describe('the last refusal', () => {
   const refusal = (needed: string): BudgetExceededDetails => ({
     type: 'BudgetExceeded',

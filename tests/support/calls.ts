@@ -120,6 +120,7 @@ export type VisitOptions = {
   readonly heldWaitOver?: boolean;
   readonly onExceeded?: ExceededPolicy;
   readonly backpressureMs?: number;
+  readonly sessionId?: string;
   readonly remainingMs?: number;
 };
 
@@ -127,7 +128,7 @@ export function requestOf(taskId: string, options: VisitOptions = {}): CallReque
   return {
     callKey: `${taskId}:run:answer:1`,
     stepId: 'answer',
-    payer: { tenantId: 'tenant', userId: 'user', taskId },
+    payer: { tenantId: 'tenant', userId: 'user', sessionId: options.sessionId, taskId },
     task: { taskId, runId: 'run', tenantId: 'tenant' },
     model: MODEL,
     number: { candidate: 0, visit: options.visit ?? 1, attempt: options.attempt ?? 1 },

@@ -100,27 +100,19 @@ it('looks again after a raise of its own budget, recorded once under a key of it
   ]);
 });
 
-it.each([
-  ['no amount', { by: 'ada' }, 'usd: expected at least one of usd and tokens'],
-  ['a negative amount', { usd: '-1', by: 'ada' }, 'usd: expected an amount in USD above 0'],
-  ['nothing', { usd: 0, by: 'ada' }, 'usd: expected an amount in USD above 0'],
-  ['half a token', { tokens: 0.5, by: 'ada' }, 'tokens: expected a whole number'],
-  ['nobody', { usd: 1 }, 'by: expected who raises it'],
-  ['another word', { usd: 1, by: 'ada', eur: 1 }, 'eur: expected no such field'],
-  ['no object', 'much', 'expected an object with usd, tokens, by'],
-])('refuses a raise with %s, and goes on', async (_, raise, message) => {
-  const activities = fakeActivities({
-    callModel: async (input) => (input.visit < 2 ? PARKED : answer(input)),
-  });
+it('refuses a raise that is not valid, and goes on', async () => {
+  const activities = fakeActivities({ callModel: async () => PARKED });
   await using worker = await startWorkflowWorker(activities);
   const handle = await start(worker, INPUT);
   await eventually(async () => expect((await statusOf(handle)).phase).toBe('waiting'));
-  const refusal = await refusalOf(handle.executeUpdate(RAISE_BUDGET_UPDATE, { args: [raise] }));
-  expect(refusal.type).toBe('InvalidUpdate');
-  expect(refusal.message).toContain(message);
+  const refusal = await refusalOf(
+    handle.executeUpdate(RAISE_BUDGET_UPDATE, { args: [{ usd: '-1', by: 'ada' }] }),
+  );
+  expect(refusal).toMatchObject({ type: 'InvalidUpdate', details: [{ faults: [{ path: 'usd' }] }] });
+  expect((await refusalOf(handle.executeUpdate(RAISE_BUDGET_UPDATE))).type).toBe('InvalidUpdate');
   expect(activities.raised).toEqual([]);
-  await handle.signal(BUDGET_CHANGED_SIGNAL);
-  await handle.result();
+  expect((await statusOf(handle)).phase).toBe('waiting');
+  await handle.cancel();
 });
 
 it('refuses a raise where there is no limit to raise', async () => {
