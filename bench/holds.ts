@@ -9,7 +9,13 @@ const LOAD = { processes: 2, inFlight: 32 };
 const ROUNDS = { count: 7, ms: 1_000 };
 const CURVE_ROUNDS = { count: 5, ms: 700 };
 
-const COLUMNS = ['operation', 'against INCR', 'a second (least to most)', 'Redis, us each', 'clients, us each'];
+const COLUMNS = [
+  'operation',
+  'against INCR',
+  'a second (least to most)',
+  'Redis, us each',
+  'clients, us each',
+];
 
 await withServers(async (servers) => {
   await using bench = await openBenchStores(servers);

@@ -65,14 +65,19 @@ export function limitsOf(shape: Shape, payer: Payer): readonly BindingLimit[] {
 }
 
 /** Starts the processes. More than one, since one Node process cannot fill a Redis; no more than fit beside it on the machine. */
-export async function startLoad(bench: BenchStores, options: { processes: number; inFlight: number }): Promise<Load> {
+export async function startLoad(
+  bench: BenchStores,
+  options: { processes: number; inFlight: number },
+): Promise<Load> {
   const children = Array.from({ length: options.processes }, (_, index) =>
     fork(new URL('./load-process.ts', import.meta.url), [bench.servers.redis, bench.name, String(index)]),
   );
   await Promise.all(children.map((child) => once(child, 'message')));
   const run = async (job: Job, ms: number) => {
     const before = await redisCpuMicros(bench);
-    const reports = await Promise.all(children.map((child) => ask(child, { job, ms, inFlight: options.inFlight })));
+    const reports = await Promise.all(
+      children.map((child) => ask(child, { job, ms, inFlight: options.inFlight })),
+    );
     const used = (await redisCpuMicros(bench)) - before;
     const done = reports.reduce((sum, report) => sum + report.done, 0);
     const rate = reports.reduce((sum, report) => sum + (1_000 * report.done) / report.ms, 0);

@@ -100,7 +100,7 @@ export function createModelActivities(dependencies: ModelActivityDependencies) {
     try {
       if (outcome === 'running')
         return await tasks.note(taskId, runId, { status: 'running', phase: 'running' });
-      if (outcome.kind === 'wait' || outcome.kind === 'held') {
+      if (outcome.kind === 'wait' || outcome.kind === 'held' || outcome.kind === 'budget_wait') {
         const until = new Date(Date.now() + outcome.ms).toISOString();
         const waiting = { reason: outcome.limit, until };
         await tasks.note(taskId, runId, { status: 'waiting', phase: 'waiting', waiting });
@@ -155,24 +155,28 @@ function toEvent(input: CallModelInput, outcome: CallOutcome): EventDraft | unde
   switch (outcome.kind) {
     case 'wait':
     case 'held':
-      return {
-        ...common,
-        id,
-        type: 'rate_wait',
-        message: outcome.limit,
-        data: { ms: outcome.ms, reason: outcome.kind === 'held' ? 'held' : outcome.reason },
-      };
+    case 'budget_wait': {
+      const reason = reasonOf(outcome);
+      const type = reason === 'backpressure' ? 'backpressure' : 'rate_wait';
+      return { ...common, id, type, message: outcome.limit, data: { ms: outcome.ms, reason } };
+    }
+    case 'degrade':
+      return { ...common, id, type: 'degraded', data: { model: input.model, reason: outcome.failure } };
     case 'refuse':
       return outcome.failure.type === 'BudgetExceeded'
         ? { ...common, id, type: 'budget_refused', data: { ...outcome.failure } }
         : undefined;
     case 'completed':
-    case 'budget_wait':
+    // Asking is an activity of its own, with an event of its own.
     case 'ask':
-    case 'degrade':
     case 'unavailable':
       return undefined;
     default:
       return outcome satisfies never;
   }
+}
+
+function reasonOf(outcome: Extract<CallOutcome, { kind: 'wait' | 'held' | 'budget_wait' }>): string {
+  if (outcome.kind === 'wait') return outcome.reason;
+  return outcome.kind === 'held' ? 'held' : 'budget';
 }

@@ -100,7 +100,7 @@ async function hold(
 ): Promise<Held> {
   let { estimate } = draft;
   for (;;) {
-    const answer = await dependencies.gate.hold({ ...draft, estimate }, limits);
+    const answer = await dependencies.gate.hold({ ...draft, estimate }, limits, request.task);
     if (answer.kind === 'ok' || answer.kind === 'done') return answer;
     const smaller = await fittingEstimate(dependencies, request, { refusal: answer, estimate });
     if (smaller === undefined) return { ...answer, estimate };

@@ -6,8 +6,8 @@ import { toCallKeyOfAttempt } from '../task/keys.ts';
 import type { CallDependencies } from './call.ts';
 import { releaseAsCharged, resolveAttempt } from './recover.ts';
 
-/** How long the owner's evidence of life still holds, in milliseconds; 0 when it is dead. */
-export type OwnerLife = (owner: string) => Promise<number>;
+/** How long the evidence of life of an attempt's owner still holds, in milliseconds; 0 when it is dead. */
+export type OwnerLife = (attempt: Pick<Attempt, 'owner' | 'callKey'>) => Promise<number>;
 
 export type ReaperReport = {
   readonly released: number;
@@ -20,13 +20,11 @@ export type ReaperReport = {
 const LEASES_PER_PASS = 500;
 const ADJUSTMENT_SETTLES_MS = 5_000;
 
-/** One pass over all tenants known to Postgres. Does nothing until Redis was reachable for a whole lease. */
+/** One pass over all tenants known to Postgres. Those whose gate is in Redis wait until it was reachable for a whole lease. */
 export async function reap(dependencies: CallDependencies, lifeOf: OwnerLife): Promise<ReaperReport> {
   const report = { released: 0, resolved: 0, alive: 0, failed: 0 };
-  // After a break every lease looks over, since nobody could renew it.
-  if (dependencies.gate.connectedForMs() < dependencies.settings.leaseMs) return report;
   // One attempt that cannot be ended must not keep the others from it.
-  const each = async (what: string, work: () => Promise<keyof ReaperReport | undefined>) => {
+  const each: Each = async (what, work) => {
     try {
       const done = await work();
       if (done !== undefined) report[done] += 1;
@@ -35,14 +33,31 @@ export async function reap(dependencies: CallDependencies, lifeOf: OwnerLife): P
       dependencies.log.warn('the reaper could not end a hold, it comes again', { what, error });
     }
   };
-  for (const tenantId of await dependencies.ledger.tenants()) {
-    for (const attemptKey of await dependencies.gate.expiredLeases(tenantId, LEASES_PER_PASS))
-      await each(attemptKey, () => reapOne(dependencies, lifeOf, tenantId, attemptKey));
-    for (const attempt of await dependencies.ledger.startedOfTenant(tenantId))
-      await each(attempt.attemptKey, () => findLost(dependencies, attempt));
-  }
-  await each('adjustments', () => repeatAdjustments(dependencies));
+  for (const tenantId of await dependencies.ledger.tenants())
+    await each(tenantId, () => reapTenant(dependencies, lifeOf, tenantId, each));
+  if (isRedisSettled(dependencies)) await each('adjustments', () => repeatAdjustments(dependencies));
   return report;
+}
+
+type Each = (what: string, work: () => Promise<keyof ReaperReport | undefined>) => Promise<void>;
+
+/** After a break every lease in Redis looks over, since nobody could renew it. */
+function isRedisSettled({ gate, settings }: CallDependencies): boolean {
+  return gate.connectedForMs() >= settings.leaseMs;
+}
+
+async function reapTenant(
+  dependencies: CallDependencies,
+  lifeOf: OwnerLife,
+  tenantId: string,
+  each: Each,
+): Promise<undefined> {
+  const { gate, ledger } = dependencies;
+  if ((await gate.modeOf(tenantId)) === 'redis' && !isRedisSettled(dependencies)) return;
+  for (const attemptKey of await gate.expiredLeases(tenantId, LEASES_PER_PASS))
+    await each(attemptKey, () => reapOne(dependencies, lifeOf, tenantId, attemptKey));
+  for (const attempt of await ledger.startedOfTenant(tenantId))
+    await each(attempt.attemptKey, () => findLost(dependencies, attempt));
 }
 
 async function reapOne(
@@ -60,7 +75,7 @@ async function reapOne(
   // Whatever its owner seems to be: nothing runs beyond the attempt's own limit.
   const isOverdue =
     Date.now() - attempt.heldAt.getTime() > dependencies.settings.attemptMs + dependencies.settings.leaseMs;
-  const aliveMs = isOverdue ? 0 : await lifeOf(attempt.owner);
+  const aliveMs = isOverdue ? 0 : await lifeOf(attempt);
   if (aliveMs > 0) {
     await dependencies.gate.extendLease(attempt, aliveMs);
     return 'alive';
@@ -90,8 +105,8 @@ async function dropUnknown(
 }
 
 /**
- * An attempt that Postgres has started and Redis does not know: its lease begins now, so that a living worker can show itself. One
- * that Redis knows as over ends here.
+ * An attempt that Postgres has started and its gate does not know: its lease begins now, so that a living worker can show itself. One
+ * that the gate knows as over ends here.
  */
 async function findLost(
   dependencies: CallDependencies,

@@ -2,7 +2,7 @@
 // happened; what that costs is settled elsewhere.
 
 import { LlmError } from '../llm/error.ts';
-import type { ModelReply } from '../llm/language-model.ts';
+import type { ModelReply, ModelRequest } from '../llm/language-model.ts';
 import type { Attempt } from '../stores/ledger.ts';
 import { NO_USAGE, type Usage } from '../task/usage.ts';
 import type { CallContext, CallDependencies, CallRequest } from './call.ts';
@@ -67,13 +67,7 @@ export async function send(
     // Whatever the policy: what was not sent when the call was cancelled is not sent.
     if (context.signal.aborted) return await conclude(unsent(context));
     const reply = await dependencies.models.stream({
-      model: request.model,
-      messages: request.messages,
-      // What was held for, which may be less than what was asked for.
-      maxOutputTokens: attempt.estimate.maxOutputTokens,
-      ...(request.temperature === undefined ? {} : { temperature: request.temperature }),
-      ...(request.responseFormat === undefined ? {} : { responseFormat: request.responseFormat }),
-      attemptKey: attempt.attemptKey,
+      ...contentOf(request, attempt),
       signal: AbortSignal.any([cancellation.socket, lease.lost, limits.signal]),
       onProgress: limits.progress,
       onText: (piece) => {
@@ -90,6 +84,21 @@ export async function send(
   } finally {
     limits.stop();
   }
+}
+
+function contentOf(
+  { model, messages, temperature, responseFormat }: CallRequest,
+  { attemptKey, estimate }: Attempt,
+): Omit<ModelRequest, 'signal' | 'onText'> {
+  return {
+    model,
+    messages,
+    // What was held for, which may be less than what was asked for.
+    maxOutputTokens: estimate.maxOutputTokens,
+    ...(temperature === undefined ? {} : { temperature }),
+    ...(responseFormat === undefined ? {} : { responseFormat }),
+    attemptKey,
+  };
 }
 
 function unsent(context: CallContext): Sent {

@@ -111,8 +111,10 @@ function useBar({ amount, settled, held }: ExplainedLimit): string {
 
 function showRefusal(refusal: BudgetExplanation['lastRefusal']): void {
   if (refusal === undefined) return;
-  const { at, scope, id, unit, window, limit, settled, held, needed } = refusal;
+  const { at, scope, id, unit, window, limit, settled, held, needed, resetsAt } = refusal;
+  const span = window === 'total' ? 'in all' : `per ${window}`;
+  const until = resetsAt === undefined ? '' : `, resets at ${resetsAt}`;
   say(
-    `last refusal ${at}: ${scope} ${id}, ${unit} per ${window}: limit ${limit}, settled ${settled}, held ${held}, needed ${needed}`,
+    `last refusal ${at}: ${scope} ${id}, ${unit} ${span}: limit ${limit}, settled ${settled}, held ${held}, needed ${needed}${until}`,
   );
 }

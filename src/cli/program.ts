@@ -3,11 +3,13 @@
 import { Argument, Command, CommanderError, InvalidArgumentError } from 'commander';
 import { PRIORITIES, TIERS } from '../task/input.ts';
 import { type AddressFlags, DEFAULT_STATE_DIR } from './addresses.ts';
+import { type ApproveOptions, runApprove } from './approve.ts';
 import { BUDGET_ACTIONS, type BudgetAction, type BudgetOptions, runBudget } from './budget.ts';
 import { type EraseOptions, runErase } from './erase.ts';
 import { CliError, describeError } from './fault.ts';
 import { tell } from './print.ts';
 import { runBundle, runDevCommand, runMigrate, runProcess } from './processes.ts';
+import { type RaiseOptions, runRaise } from './raise.ts';
 import { runSubmit, type SubmitOptions } from './submit.ts';
 import { runTail, type TailOptions } from './tail.ts';
 import { DEFAULT_USER } from './task-inputs.ts';
@@ -31,6 +33,7 @@ function createProgram(): Command {
     .exitOverride()
     .showHelpAfterError('(weir --help lists all commands)');
   addTaskCommands(program);
+  addApprovalCommands(program);
   addReportCommands(program);
   addBudgetCommand(program);
   addReplayCommand(program);
@@ -78,6 +81,30 @@ function addTaskCommands(program: Command): void {
     .argument('<taskId>')
     .action(async (taskId: string, options: AddressFlags) =>
       runCancel(taskId, options, await readEnvironment()),
+    );
+}
+
+function addApprovalCommands(program: Command): void {
+  withAddresses(program.command('approve'))
+    .description('decide about a task that asks to pass a budget; without an id, list those that wait')
+    .argument('[approvalId]')
+    .option('--reject', 'the task ends without an answer')
+    .option('--raise-usd <amount>', 'raise the limit that bound it, for this task alone')
+    .option('--comment <text>', 'for the record, and for the task that is rejected')
+    .option('--by <name>', 'for the record (default: who is logged in)')
+    .option('--json')
+    .action(async (approvalId: string | undefined, options: ApproveOptions) =>
+      runApprove(approvalId, options, await readEnvironment()),
+    );
+  withAddresses(program.command('raise'))
+    .description("raise a running task's own limits; a call that waits for them goes on")
+    .argument('<taskId>')
+    .option('--usd <amount>', 'by so many USD, such as 0.50')
+    .option('--tokens <n>', 'by so many tokens')
+    .option('--by <name>', 'for the record (default: who is logged in)')
+    .option('--json')
+    .action(async (taskId: string, options: RaiseOptions) =>
+      runRaise(taskId, options, await readEnvironment()),
     );
 }
 

@@ -3,13 +3,13 @@
 
 import type { BindingLimit, Estimate, Payer, Scope } from '../task/budget.ts';
 import { scopesOf } from '../task/budget.ts';
-import { fromIntervalKey, type Interval } from '../task/window.ts';
+import type { Interval } from '../task/window.ts';
 import type { Calendars } from './calendars.ts';
+import { hold } from './hold.ts';
 import { budgetKeys } from './keys.ts';
 import { loadScript, type Redis } from './redis.ts';
 
 const scripts = {
-  hold: loadScript('holds', 'hold'),
   markSent: loadScript('holds', 'mark-sent'),
   renew: loadScript('holds', 'renew'),
   take: loadScript('holds', 'take'),
@@ -84,7 +84,7 @@ export type Gate = ReturnType<typeof createGate>;
 // biome-ignore lint/complexity/noExcessiveLinesPerFunction: a table of the store's methods; cut, it would hide what the store can do
 export function createGate(redis: Redis, options: GateOptions) {
   // What the server's clock shows beyond ours, learnt when a window did not fit.
-  const clock = { aheadMs: 0 };
+  const holdOptions = { ...options, clock: { aheadMs: 0 } };
   const keysOf = ({ payer, attemptKey }: AttemptRef) => {
     const keys = budgetKeys(redis.prefix, payer.tenantId);
     const scopes = scopesOf(payer);
@@ -97,7 +97,7 @@ export function createGate(redis: Redis, options: GateOptions) {
   };
 
   return {
-    hold: (request: HoldRequest): Promise<GateHold> => hold(redis, options, clock, request),
+    hold: (request: HoldRequest): Promise<GateHold> => hold(redis, holdOptions, request),
 
     /** True when the attempt may send now. False: its hold is gone and its row must be voided. */
     async markSent(attempt: AttemptRef, generation: bigint): Promise<boolean> {
@@ -200,7 +200,13 @@ export function createGate(redis: Redis, options: GateOptions) {
       const id = (kind: Scope['kind']) => record.scopes.find((scope) => scope[0] === kind)?.[1];
       return {
         owner: record.owner,
-        payer: { tenantId, userId: id('user') ?? '', sessionId: id('session'), taskId: id('task') },
+        payer: {
+          tenantId,
+          userId: id('user') ?? '',
+          sessionId: id('session'),
+          taskId: id('task'),
+          shareId: id('share'),
+        },
       };
     },
 
@@ -269,114 +275,6 @@ export function createGate(redis: Redis, options: GateOptions) {
 
     connectedForMs: () => redis.connectedForMs(),
   };
-}
-
-/**
- * One hold. An older attempt of the same call that was not sent gives way in the same step; its key must be known to the script
- * before, so that only keys that were passed are touched: hence the second round. Another one comes when the windows were computed
- * by a clock that differs from the server's.
- */
-async function hold(
-  redis: Redis,
-  options: GateOptions,
-  clock: { aheadMs: number },
-  request: HoldRequest,
-): Promise<GateHold> {
-  const keys = budgetKeys(redis.prefix, request.payer.tenantId);
-  const scopes = scopesOf(request.payer);
-  const runId = await redis.runId();
-  let previous = '';
-  for (;;) {
-    const answer = (await redis.run(
-      scripts.hold,
-      [
-        keys.holds,
-        keys.leases,
-        keys.call(request.callKey),
-        keys.done(request.attemptKey),
-        keys.done(previous === '' ? request.attemptKey : previous),
-        ...scopes.map((scope) => keys.scope(scope.kind, scope.id)),
-      ],
-      [
-        request.attemptKey,
-        request.callKey,
-        request.owner,
-        request.generation.toString(),
-        runId,
-        options.leaseMs,
-        request.estimate.nanoUsd.toString(),
-        request.estimate.tokens,
-        previous,
-        options.markerTtlMs,
-        scopes.length,
-        ...scopes.flatMap((scope) => [scope.kind, scope.id]),
-        request.limits.length,
-        ...request.limits.flatMap((limit) => limitArgs(options, scopes, limit, Date.now() + clock.aheadMs)),
-      ],
-    )) as HoldAnswer;
-    if (answer[0] === 'PREVIOUS') previous = String(answer[1]);
-    else if (answer[0] === 'STALE_WINDOW') clock.aheadMs = Number(answer[1]) - Date.now();
-    else return toGateHold(answer, scopes, request.limits);
-  }
-}
-
-type HoldAnswer = readonly [string, ...(string | number)[]];
-
-function limitArgs(
-  { calendars }: GateOptions,
-  scopes: readonly Scope[],
-  limit: BindingLimit,
-  nowMs: number,
-): (string | number)[] {
-  const scope = scopes.findIndex(({ kind, id }) => kind === limit.scope.kind && id === limit.scope.id);
-  const common = [1 + scope, limit.unit, limit.amount.toString(), limit.hard ? 1 : 0];
-  if (limit.window === 'total') return [...common, '', '', ''];
-  const present = calendars.intervalOf(limit, nowMs);
-  return [...common, present.startMs, present.endMs, calendars.intervalOf(limit, present.endMs).endMs];
-}
-
-function toGateHold(answer: HoldAnswer, scopes: readonly Scope[], limits: readonly BindingLimit[]): GateHold {
-  const [kind, ...rest] = answer;
-  switch (kind) {
-    case 'OK':
-      return { kind: 'ok', heldAtMs: Number(rest[0]), uses: toUses(rest.slice(1), limits) };
-    case 'DONE':
-      return { kind: 'done' };
-    case 'MISS':
-      return { kind: 'missing', scopes: toMissing(rest, scopes) };
-    case 'REFUSED':
-    case 'HELD': {
-      const limit = limits[Number(rest[0]) - 1];
-      if (limit === undefined) throw new Error(`hold script named limit ${rest[0]} of ${limits.length}`);
-      return {
-        kind: kind === 'REFUSED' ? 'refused' : 'crowded',
-        limit,
-        settled: BigInt(rest[1] ?? 0),
-        held: BigInt(rest[2] ?? 0),
-        interval: fromIntervalKey(String(rest[3])),
-      };
-    }
-    default:
-      throw new Error(`hold script answered ${kind}`);
-  }
-}
-
-/** Three values per limit; none at all for the repetition of a hold that was made before. */
-function toUses(values: readonly (string | number)[], limits: readonly BindingLimit[]): readonly LimitUse[] {
-  if (values.length === 0) return [];
-  return limits.map((limit, index) => ({
-    limit,
-    settled: BigInt(values[3 * index] ?? 0),
-    held: BigInt(values[3 * index + 1] ?? 0),
-    interval: fromIntervalKey(String(values[3 * index + 2])),
-  }));
-}
-
-function toMissing(pairs: readonly (string | number)[], scopes: readonly Scope[]): readonly ScopeIntervals[] {
-  return scopes.flatMap((scope, index) => {
-    const keys = pairs.filter((_, at) => at % 2 === 1 && Number(pairs[at - 1]) === index + 1).map(String);
-    return keys.length === 0 ? [] : [{ scope, intervals: [...new Set(keys)].map(fromIntervalKey) }];
-  });
 }
 
 function toTaken([kind, value]: readonly [string, string?]): Taken {

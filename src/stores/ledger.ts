@@ -3,7 +3,6 @@
 
 import type { Estimate, Payer } from '../task/budget.ts';
 import type { EventDraft } from '../task/event.ts';
-import { cleanText } from '../task/text.ts';
 import type { Usage } from '../task/usage.ts';
 import {
   attemptFailures,
@@ -15,8 +14,10 @@ import {
   recentAdjustments,
   startedAttempts,
 } from './attempts.ts';
+import { enterGate, readGate } from './gates.ts';
+import { insertIntent, insertResult, insertRow, leave, settleCounters } from './ledger-rows.ts';
 import { type MilestoneTask, writeMilestones } from './milestones.ts';
-import type { Postgres, Sql } from './postgres.ts';
+import type { Postgres } from './postgres.ts';
 
 export type Attempt = {
   readonly attemptKey: string;
@@ -83,7 +84,7 @@ export type Ledger = ReturnType<typeof createLedger>;
 export function createLedger(postgres: Postgres) {
   return {
     /** The tenant's gate; its row is written before the tenant's first hold. */
-    gate: (tenantId: string) => gate(postgres, tenantId),
+    gate: (tenantId: string) => readGate(postgres, tenantId),
 
     /**
      * Durable from here on. False when the tenant's gate has moved on since the hold, or the call was answered or is tried by somebody
@@ -149,56 +150,19 @@ export function createLedger(postgres: Postgres) {
   };
 }
 
-async function gate(sql: Sql, tenantId: string): Promise<TenantGate> {
-  const read = () =>
-    sql.query<TenantGate>('select mode, generation from gates where tenant_id = $1', [tenantId]);
-  const found = (await read()).rows[0];
-  if (found !== undefined) return found;
-  await sql.query('insert into tenants (tenant_id) values ($1) on conflict do nothing', [tenantId]);
-  await sql.query('insert into gates (tenant_id) values ($1) on conflict do nothing', [tenantId]);
-  const made = (await read()).rows[0];
-  if (made === undefined) throw new Error(`the gate of tenant ${tenantId} was deleted while it was read`);
-  return made;
-}
-
-// `for share` keeps the gate from moving between the check and the insert: a fallback waits for intents under way.
 function intent(postgres: Postgres, attempt: Attempt, caused: Caused | undefined): Promise<boolean> {
   return postgres.transaction(async (sql) => {
-    const { estimate, payer } = attempt;
-    const { rowCount } = await sql.query(
-      `with gate as (
-         select 1 from gates where tenant_id = $4 and mode = 'redis' and generation = $11 for share
-       )
-       insert into attempts (held_at, attempt_key, call_key, tenant_id, user_id, session_id, task_id, step_id, provider, model,
-         generation, owner, estimate_nano_usd, estimate_tokens, estimate_input_tokens, max_output_tokens, price_hash, candidate, share_id, state)
-       select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, 'started' from gate
-       where not exists (select 1 from call_results where call_key = $3)
-         and not exists (select 1 from attempts where call_key = $3 and state = 'started' and attempt_key <> $2)
-       on conflict do nothing`,
-      [
-        attempt.heldAt,
-        attempt.attemptKey,
-        attempt.callKey,
-        payer.tenantId,
-        payer.userId,
-        payer.sessionId ?? null,
-        payer.taskId ?? null,
-        attempt.stepId,
-        attempt.provider,
-        attempt.model,
-        attempt.generation,
-        attempt.owner,
-        estimate.nanoUsd,
-        estimate.tokens,
-        estimate.inputTokens,
-        estimate.maxOutputTokens,
-        attempt.priceHash,
-        attempt.candidate,
-        payer.shareId ?? null,
-      ],
-    );
-    // Nothing inserted: the gate moved, or this is the repetition of a commit whose answer was lost.
-    if (rowCount !== 1) return (await attemptState(sql, attempt)) === 'started';
+    if (attempt.mode === 'postgres') {
+      // The hold wrote the row; under its lock nobody voids it before its milestones are there.
+      const { rowCount } = await sql.query(
+        "select from attempts where held_at = $1 and attempt_key = $2 and state = 'started' for update",
+        [attempt.heldAt, attempt.attemptKey],
+      );
+      if (rowCount !== 1) return false;
+    } else if (!(await insertIntent(sql, attempt))) {
+      // The gate moved, or this is the repetition of a commit whose answer was lost.
+      return (await attemptState(sql, attempt)) === 'started';
+    }
     if (caused !== undefined) await writeMilestones(sql, caused.task, caused.events);
     return true;
   });
@@ -215,11 +179,12 @@ function settle(
   caused: Caused | undefined,
 ): Promise<'settled' | 'fenced'> {
   return postgres.transaction(async (sql) => {
-    if (!(await leave(sql, attempt, 'settled', end.outcome)))
-      return (await attemptState(sql, attempt)) === 'settled' ? 'settled' : 'fenced';
+    const mode = await leave(sql, attempt, { to: 'settled', outcome: end.outcome });
+    if (mode === undefined) return (await attemptState(sql, attempt)) === 'settled' ? 'settled' : 'fenced';
     // At most one result per call, whoever races: its attempt is the one the user pays for.
     const billable = end.result !== undefined && (await insertResult(sql, attempt, end.charge, end.result));
     await insertRow(sql, attempt, { kind: 'charge', adjustKey: '', charge: end.charge, billable });
+    await settleCounters(sql, mode, attempt, end.charge);
     if (caused !== undefined) await writeMilestones(sql, caused.task, caused.events);
     return 'settled';
   });
@@ -231,9 +196,11 @@ function resolve(
   { to, charge, outcome, caused }: Resolution,
 ): Promise<boolean> {
   return postgres.transaction(async (sql) => {
-    if (!(await leave(sql, attempt, to, outcome))) return false;
+    const mode = await leave(sql, attempt, { to, outcome });
+    if (mode === undefined) return false;
     const kind = to === 'voided' ? 'void' : 'estimate';
     await insertRow(sql, attempt, { kind, adjustKey: '', charge, billable: false });
+    await settleCounters(sql, mode, attempt, charge);
     if (caused !== undefined) await writeMilestones(sql, caused.task, caused.events);
     return true;
   });
@@ -241,6 +208,7 @@ function resolve(
 
 function adjustLate(postgres: Postgres, attempt: Attempt, charge: Charge): Promise<Charge | undefined> {
   return postgres.transaction(async (sql) => {
+    const mode = await enterGate(sql, attempt.payer.tenantId);
     const booked = await chargedFor(sql, attempt, 'true');
     const difference: Charge = {
       nanoUsd: charge.nanoUsd - booked.nanoUsd,
@@ -260,92 +228,11 @@ function adjustLate(postgres: Postgres, attempt: Attempt, charge: Charge): Promi
       charge: difference,
       billable: false,
     });
-    return inserted ? difference : undefined;
+    if (!inserted) return undefined;
+    // Its hold left the counters when it was resolved.
+    await settleCounters(sql, mode, { ...attempt, estimate: NOTHING_HELD }, difference);
+    return difference;
   });
 }
 
-/** The one way out of `started`: conditional, so that two who resolve the same attempt cannot both succeed. */
-async function leave(
-  sql: Sql,
-  attempt: Attempt,
-  to: AttemptState,
-  outcome: AttemptOutcome,
-): Promise<boolean> {
-  const { rowCount } = await sql.query(
-    `update attempts set state = $3, outcome = $4, ended_at = now()
-     where held_at = $1 and attempt_key = $2 and state = 'started'`,
-    [attempt.heldAt, attempt.attemptKey, to, outcome],
-  );
-  return rowCount === 1;
-}
-
-async function insertResult(
-  sql: Sql,
-  attempt: Attempt,
-  charge: Charge,
-  answer: Pick<CallResult, 'status' | 'text' | 'finishReason'>,
-): Promise<boolean> {
-  const { rowCount } = await sql.query(
-    `insert into call_results (call_key, tenant_id, task_id, attempt_key, status, model, text, finish_reason, usage, cost_nano_usd)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) on conflict do nothing`,
-    [
-      attempt.callKey,
-      attempt.payer.tenantId,
-      attempt.payer.taskId ?? null,
-      attempt.attemptKey,
-      answer.status,
-      attempt.model,
-      // A NUL is no text to Postgres: refusing it would leave a paid answer unsettled for ever.
-      cleanText(answer.text),
-      answer.finishReason,
-      JSON.stringify(charge.usage),
-      charge.nanoUsd,
-    ],
-  );
-  return rowCount === 1;
-}
-
-async function insertRow(
-  sql: Sql,
-  attempt: Attempt,
-  row: {
-    kind: 'charge' | 'estimate' | 'adjust' | 'void';
-    adjustKey: string;
-    charge: Charge;
-    billable: boolean;
-  },
-): Promise<boolean> {
-  const { usage } = row.charge;
-  const { rowCount } = await sql.query(
-    `insert into ledger (held_at, attempt_key, kind, adjust_key, call_key, tenant_id, user_id, session_id, task_id, provider, model,
-       input_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
-       cost_nano_usd, billable, usage_source, price_hash, share_id)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
-     on conflict do nothing`,
-    [
-      attempt.heldAt,
-      attempt.attemptKey,
-      row.kind,
-      row.adjustKey,
-      attempt.callKey,
-      attempt.payer.tenantId,
-      attempt.payer.userId,
-      attempt.payer.sessionId ?? null,
-      attempt.payer.taskId ?? null,
-      attempt.provider,
-      attempt.model,
-      usage.inputTokens,
-      usage.cacheReadTokens,
-      usage.cacheWrite5mTokens,
-      usage.cacheWrite1hTokens,
-      usage.outputTokens,
-      usage.reasoningTokens,
-      row.charge.nanoUsd,
-      row.billable,
-      row.charge.source,
-      attempt.priceHash,
-      attempt.payer.shareId ?? null,
-    ],
-  );
-  return rowCount === 1;
-}
+const NOTHING_HELD: Estimate = { nanoUsd: 0n, tokens: 0, inputTokens: 0, maxOutputTokens: 0 };

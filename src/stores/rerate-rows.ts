@@ -3,6 +3,8 @@
 
 import type { Payer } from '../task/budget.ts';
 import type { Usage } from '../task/usage.ts';
+import { type CounterMove, moveCounters } from './counters.ts';
+import { enterGate } from './gates.ts';
 import type { Postgres, Sql } from './postgres.ts';
 
 /** All that the ledger holds for one attempt that reached a provider, or may have. */
@@ -58,11 +60,12 @@ export function createRerateRows(postgres: Postgres) {
      * @param costOf what an attempt should cost; undefined leaves it as it is
      */
     book: (
-      attempts: readonly ReratePlace[],
+      attempts: readonly BookedAttempt[],
       priceHash: string,
       costOf: (attempt: BookedAttempt) => bigint | undefined,
     ): Promise<readonly Rerated[]> =>
       postgres.transaction(async (sql) => {
+        const inPostgres = await enterGates(sql, attempts);
         const keys = [attempts.map(({ heldAt }) => heldAt), attempts.map(({ attemptKey }) => attemptKey)];
         // In one order, as every lock on attempts; a late adjustment of one of them comes before or after, never between.
         await sql.query(
@@ -81,9 +84,28 @@ export function createRerateRows(postgres: Postgres) {
           return difference === 0n ? [] : [{ ...attempt, difference }];
         });
         await insert(sql, priceHash, rerated);
+        for (const tenantId of inPostgres)
+          await moveCounters(
+            sql,
+            tenantId,
+            rerated.filter(({ payer }) => payer.tenantId === tenantId).map(toMove),
+          );
         return rerated;
       }),
   };
+}
+
+/** Tenants whose counters are in Postgres and move in this transaction; all their gates stay where they are until it ends. */
+async function enterGates(sql: Sql, attempts: readonly BookedAttempt[]): Promise<readonly string[]> {
+  const inPostgres: string[] = [];
+  for (const tenantId of [...new Set(attempts.map(({ payer }) => payer.tenantId))].toSorted())
+    if ((await enterGate(sql, tenantId)) === 'postgres') inPostgres.push(tenantId);
+  return inPostgres;
+}
+
+function toMove({ payer, heldAt, difference }: Rerated): CounterMove {
+  const nothing = { nanoUsd: 0n, tokens: 0n };
+  return { payer, heldAt, held: nothing, settled: { ...nothing, nanoUsd: difference } };
 }
 
 type BookedRow = Record<keyof Usage | 'nano', bigint> & {

@@ -2,7 +2,7 @@
 
 import { createAccounts } from './accounts.ts';
 import { createApprovals } from './approvals.ts';
-import { createBudgetGate } from './budget-gate.ts';
+import { type BudgetGateOptions, createBudgetGate } from './budget-gate.ts';
 import { type CalendarSettings, createCalendars } from './calendars.ts';
 import { createErase } from './erase.ts';
 import { createEvents, type EventOptions } from './events.ts';
@@ -12,11 +12,15 @@ import { createLedger } from './ledger.ts';
 import type { DefaultLimits } from './limits.ts';
 import { createLimits } from './limits.ts';
 import type { Postgres } from './postgres.ts';
+import { createPostgresGate } from './postgres-gate.ts';
+import { createProcesses } from './processes.ts';
 import { createRates, type ProviderRate } from './rates.ts';
 import type { Redis } from './redis.ts';
+import { createIsRedisAway } from './redis-away.ts';
 import { createRerateRows } from './rerate-rows.ts';
 import { createRetention } from './retention.ts';
 import { readScopeSums } from './scope-sums.ts';
+import { createShares } from './shares.ts';
 import { createTasks } from './tasks.ts';
 import { createThresholds } from './thresholds.ts';
 
@@ -25,6 +29,8 @@ export type StoreOptions = {
   /** Longest attempt; markers of ended attempts outlive it by an hour. */
   readonly attemptMs: number;
   readonly defaultLimits: DefaultLimits;
+  /** Which gate admits, and what becomes of it when Redis is away; without it: Redis, and Postgres then. */
+  readonly budget?: BudgetGateOptions;
   readonly calendar: CalendarSettings;
   readonly rateOf: (provider: string) => ProviderRate;
   readonly events: EventOptions;
@@ -33,6 +39,12 @@ export type StoreOptions = {
 export type Stores = ReturnType<typeof createStores>;
 
 const HOUR_MS = 3_600_000;
+
+const DEFAULT_BUDGET: BudgetGateOptions = {
+  store: 'redis',
+  redisDown: 'postgres',
+  onMoved: () => undefined,
+};
 
 export function createStores(postgres: Postgres, redis: Redis, options: StoreOptions) {
   const calendars = createCalendars(options.calendar);
@@ -47,19 +59,35 @@ export function createStores(postgres: Postgres, redis: Redis, options: StoreOpt
     leaseMs: options.leaseMs,
     readSums: ({ tenantId, scope, intervals }) => readScopeSums(postgres, tenantId, scope, intervals),
   });
+  const processes = createProcesses(postgres);
   return {
     accounts: createAccounts(postgres),
     approvals: createApprovals(postgres, limits),
     erase: createErase(postgres, redis),
     events: createEvents(postgres, redis, options.events),
-    gate: createBudgetGate({ redis: redisGate, hydrate, ledger }),
+    gate: createBudgetGate({
+      postgres,
+      redis: redisGate,
+      postgresGate: createPostgresGate(postgres, { leaseMs: options.leaseMs, calendars }),
+      hydrate,
+      ledger,
+      isRedisAway: createIsRedisAway(redis),
+      leaseMs: options.leaseMs,
+      options: options.budget ?? DEFAULT_BUDGET,
+    }),
     hydrate,
     ledger,
     limits,
+    processes,
     redisGate,
-    rates: createRates(redis, { leaseMs: options.leaseMs, limitOf: options.rateOf }),
+    rates: createRates(redis, {
+      leaseMs: options.leaseMs,
+      limitOf: options.rateOf,
+      callers: processes.lastCount,
+    }),
     rerateRows: createRerateRows(postgres),
     retention: createRetention(postgres),
+    shares: createShares(postgres, limits),
     tasks: createTasks(postgres),
     thresholds: createThresholds(postgres),
   };

@@ -54,7 +54,7 @@ it('asks in the open: a row, and an event that readers have at once', async () =
   const { activities, environment, request, task } = await stage();
   await environment.run(activities.requestApproval, request);
   await environment.run(activities.requestApproval, request);
-  const stored = await test.stores.events.stored(task.taskId, { afterSeq: 0, limit: 10 });
+  const stored = await test.stores.events.stored(task.taskId, 0, 10);
   expect(stored.map(({ type }) => type)).toEqual(['task_started', 'approval_requested']);
   expect(stored[1]?.data).toMatchObject({ approvalId: request.approvalId, onTimeout: 'reject' });
 });
@@ -68,7 +68,7 @@ it('answers a repeated decision with what was recorded first', async () => {
   expect(first).toEqual({ status: 'approved', raiseUsd: '0.50', by: 'ada' });
   expect(await environment.run(activities.recordDecision, decide)).toEqual(first);
   expect(
-    await environment.run(activities.recordDecision, { ...task, approvalId, status: 'timed_out' }),
+    await environment.run(activities.recordDecision, { ...task, approvalId, status: 'timed_out' as const }),
   ).toEqual(first);
   const [limit] = await test.stores.limits.binding({
     tenantId: 'tenant',
@@ -83,7 +83,7 @@ it('names time itself where nobody decided', async () => {
   const { approvalId } = request;
   await environment.run(activities.requestApproval, request);
   expect(
-    await environment.run(activities.recordDecision, { ...task, approvalId, status: 'timed_out' }),
+    await environment.run(activities.recordDecision, { ...task, approvalId, status: 'timed_out' as const }),
   ).toEqual({ status: 'timed_out', by: 'weir' });
 });
 

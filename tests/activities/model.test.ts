@@ -175,6 +175,18 @@ describe('what readers are told', () => {
       'budget of user ada',
       'held',
     ],
+    [
+      'a used up budget',
+      { kind: 'budget_wait', ms: 5_000, limit: 'budget of user ada', failure: REFUSAL },
+      'budget of user ada',
+      'budget',
+    ],
+    [
+      'back-pressure',
+      { kind: 'wait', reason: 'backpressure', ms: 5_000, limit: 'back-pressure of user ada' },
+      'back-pressure of user ada',
+      'backpressure',
+    ],
   ])('is %s: what for, until when, as a state and as an event', async (_title, outcome, limit, reason) => {
     const { run, notes, events } = stage(async () => outcome);
     await run({ visit: 3 });
@@ -192,7 +204,7 @@ describe('what readers are told', () => {
         drafts: [
           {
             id: `task:run:answer:1#1.3:${outcome.kind}`,
-            type: 'rate_wait',
+            type: reason === 'backpressure' ? 'backpressure' : 'rate_wait',
             stepId: 'answer',
             callKey: INPUT.callKey,
             message: limit,
@@ -208,6 +220,18 @@ describe('what readers are told', () => {
     await run();
     expect(events[0]?.drafts).toMatchObject([
       { id: 'task:run:answer:1#1.1:refuse', type: 'budget_refused', data: REFUSAL },
+    ]);
+  });
+
+  it('is the model that a budget has no room for', async () => {
+    const { run, events } = stage(async () => ({ kind: 'degrade', failure: REFUSAL }));
+    await run();
+    expect(events[0]?.drafts).toMatchObject([
+      {
+        id: 'task:run:answer:1#1.1:degrade',
+        type: 'degraded',
+        data: { model: INPUT.model, reason: REFUSAL },
+      },
     ]);
   });
 

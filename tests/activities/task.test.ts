@@ -87,12 +87,13 @@ async function answered(
   userId: string,
   text: string,
   nanoUsd = 5_000_000n,
+  heldAtMs = Date.now(),
 ): Promise<{ callKey: string; stepId: string; model: string }> {
   const callKey = `${taskId}:run-1:answer:1`;
   const payer = { tenantId: 'acme', userId, taskId };
   const attempt = attemptOf(
     { attemptKey: `${callKey}#0.1.1.0`, payer, estimate: estimateOf(nanoUsd), limits: [] },
-    Date.now(),
+    heldAtMs,
   );
   await test.stores.ledger.gate('acme');
   await test.stores.ledger.intent(attempt, undefined);
@@ -183,7 +184,9 @@ describe('begin', () => {
   it('refuses where settled spend alone fills a hard limit, naming the limit', async () => {
     const { begin } = stage();
     const input = inputOf();
-    await test.stores.limits.set('acme', { kind: 'user', id: input.userId }, [hardLimit('usd', 5_000_000n)], { by: 'test' });
+    await test.stores.limits.set('acme', { kind: 'user', id: input.userId }, [hardLimit('usd', 5_000_000n)], {
+      by: 'test',
+    });
     await answered('earlier', input.userId, 'x');
     const failure = {
       type: 'BudgetExceeded',
@@ -212,11 +215,15 @@ describe('begin', () => {
   it('goes on where one nano-USD is left, where only holds are in the way, and where the limit is soft', async () => {
     const { begin } = stage();
     const left = inputOf();
-    await test.stores.limits.set('acme', { kind: 'user', id: left.userId }, [hardLimit('usd', 5_000_001n)], { by: 'test' });
+    await test.stores.limits.set('acme', { kind: 'user', id: left.userId }, [hardLimit('usd', 5_000_001n)], {
+      by: 'test',
+    });
     await answered('left-earlier', left.userId, 'x');
     expect((await begin('left', left)).kind).toBe('go');
     const held = inputOf();
-    await test.stores.limits.set('acme', { kind: 'user', id: held.userId }, [hardLimit('usd', 10n)], { by: 'test' });
+    await test.stores.limits.set('acme', { kind: 'user', id: held.userId }, [hardLimit('usd', 10n)], {
+      by: 'test',
+    });
     const payer = { tenantId: 'acme', userId: held.userId };
     await test.stores.ledger.intent(
       attemptOf(
@@ -227,9 +234,12 @@ describe('begin', () => {
     );
     expect((await begin('held', held)).kind).toBe('go');
     const soft = inputOf();
-    await test.stores.limits.set('acme', { kind: 'user', id: soft.userId }, [
-      { ...hardLimit('usd', 0n), hard: false },
-    ], { by: 'test' });
+    await test.stores.limits.set(
+      'acme',
+      { kind: 'user', id: soft.userId },
+      [{ ...hardLimit('usd', 0n), hard: false }],
+      { by: 'test' },
+    );
     expect((await begin('soft', soft)).kind).toBe('go');
   });
 
@@ -240,6 +250,34 @@ describe('begin', () => {
       failure: { type: 'BudgetExceeded', scope: 'task', limit: 'usd' in budget ? '0.00' : '0' },
     });
   });
+
+  it('refuses where the present window is full, and says when it turns', async () => {
+    const { begin } = stage();
+    const input = inputOf();
+    const limit = { ...hardLimit('usd', 5_000_000n), window: 'month' } as const;
+    await test.stores.limits.set('acme', { kind: 'user', id: input.userId }, [limit], { by: 'test' });
+    const { startMs, endMs } = test.stores.limits.intervalOf(limit, Date.now());
+    await answered('last-month', input.userId, 'x', 5_000_000n, startMs - 1);
+    expect((await begin('next-window', input)).kind).toBe('go');
+    await answered('this-month', input.userId, 'x');
+    expect(await begin('full-window', input)).toMatchObject({
+      kind: 'refuse',
+      failure: { window: 'month', settled: '0.005', resetsAt: new Date(endMs).toISOString() },
+    });
+  });
+
+  it.each(['clamp', 'degrade', 'wait', 'ask'])(
+    'leaves a full limit to the call of a task that would %s',
+    async (onExceeded) => {
+      const { begin } = stage();
+      expect(
+        await begin(`policy-${onExceeded}`, inputOf({ budget: { usd: '0', onExceeded } })),
+      ).toMatchObject({
+        kind: 'go',
+        settings: { onExceeded },
+      });
+    },
+  );
 
   it('leaves events that cannot be published now to the sweeper', async () => {
     const { begin } = stage({ publish: () => Promise.reject(new Error('redis is away')) });
@@ -294,6 +332,26 @@ describe('finish', () => {
       { strategy: 'simple', status: 'completed', seconds: expect.any(Number), tokens: 42, usd: 0.005 },
     ]);
     expect(ended[0]?.seconds).toBeGreaterThanOrEqual(0);
+  });
+
+  it('keeps the answer of a task that was cancelled while its call was let finish', async () => {
+    const { begin, finish } = stage();
+    const input = inputOf();
+    await begin('detached', input);
+    const answer = await answered('detached', input.userId, 'because of Rayleigh');
+    expect(await finish({ taskId: 'detached', status: 'cancelled', answer })).toMatchObject({
+      text: 'because of Rayleigh',
+    });
+    expect(await test.stores.tasks.get('detached')).toMatchObject({
+      status: 'cancelled',
+      resultText: 'because of Rayleigh',
+      steps: [{ status: 'completed', model: MODEL }],
+    });
+    expect((await eventsOf('detached')).slice(-3)).toEqual([
+      'step_completed',
+      'task_cancelled',
+      'stream_end',
+    ]);
   });
 
   it('answers the same when it is repeated, and ends the task once', async () => {

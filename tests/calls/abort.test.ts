@@ -17,6 +17,8 @@ import { openTestStores, type TestStores } from '../support/stores.ts';
 
 const USAGE = { ...NO_USAGE, inputTokens: 3, outputTokens: 7 };
 const POLICIES = ['cancel', 'drain', 'detach'] as const;
+/** No limit of the call's own ends it. */
+const PATIENT = { chunkGapMs: 600_000, firstTokenMs: 600_000, attemptMs: 600_000, drainCapMs: 600_000 };
 const callKeyOf = (taskId: string) => `${taskId}:run:answer:1`;
 
 let test: TestStores;
@@ -175,7 +177,7 @@ describe('drain', () => {
     const taskId = await newTask();
     const { step, goOn } = interrupted({ kind: 'hang' });
     const models = createFakeModels([step]);
-    const visit = begin(taskId, callDependencies(test, models, { drainCapMs: 100 }), 'drain');
+    const visit = begin(taskId, callDependencies(test, models, { ...PATIENT, drainCapMs: 100 }), 'drain');
     await visit.heard;
     visit.cancel();
     goOn();
@@ -215,7 +217,7 @@ describe('drain', () => {
   it('settles as it stands when the process must stop', async () => {
     const taskId = await newTask();
     const { step } = interrupted({ kind: 'reply', usage: USAGE });
-    const visit = begin(taskId, callDependencies(test, createFakeModels([step])), 'drain');
+    const visit = begin(taskId, callDependencies(test, createFakeModels([step]), PATIENT), 'drain');
     await visit.heard;
     visit.cancel();
     visit.letGo.abort(new Error('the worker stops'));
@@ -261,7 +263,7 @@ describe('detach', () => {
   it('ends as a cancelled call when the process must stop', async () => {
     const taskId = await newTask();
     const { step } = interrupted({ kind: 'reply', usage: USAGE });
-    const visit = begin(taskId, callDependencies(test, createFakeModels([step])), 'detach');
+    const visit = begin(taskId, callDependencies(test, createFakeModels([step]), PATIENT), 'detach');
     await visit.heard;
     visit.cancel();
     visit.letGo.abort(new Error('the worker stops'));
@@ -281,7 +283,7 @@ describe.each(POLICIES)('under %s', (policy) => {
     const taskId = await newTask();
     const { step } = interrupted({ kind: 'reply', usage: USAGE });
     const models = createFakeModels([step, { kind: 'reply', pieces: ['an answer'], usage: USAGE }]);
-    const dependencies = callDependencies(test, models);
+    const dependencies = callDependencies(test, models, PATIENT);
     const visit = begin(taskId, dependencies, policy, { by: 'handover' });
     await visit.heard;
     visit.cancel();

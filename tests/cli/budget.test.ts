@@ -17,7 +17,7 @@ const explained = (more: object) => ({
 });
 const REFUSAL = {
   ...{ type: 'BudgetExceeded', at: '2026-01-02T03:04:05.678Z', scope: 'user', id: 'ada', unit: 'usd' },
-  ...{ window: 'day', limit: '5.00', settled: '4.90', held: '0.05', needed: '0.10' },
+  ...{ window: 'day', limit: '5.00', settled: '4.90', held: '0.05', needed: '0.10', resetsAt: 'then' },
 };
 
 /** Answers a PUT with what it was sent, everything else with this. */
@@ -102,7 +102,7 @@ describe('weir budget', () => {
     expect(lines[5]).toMatch(/ critical +············$/);
     expect(lines[6]).toMatch(/ █···········$/);
     expect(lines[7]).toBe(
-      'last refusal 2026-01-02T03:04:05.678Z: user ada, usd per day: limit 5.00, settled 4.90, held 0.05, needed 0.10',
+      'last refusal 2026-01-02T03:04:05.678Z: user ada, usd per day: limit 5.00, settled 4.90, held 0.05, needed 0.10, resets at then',
     );
     expect(server.asked[0]?.path).toBe('/api/v1/budgets/user/ada/explain');
   });

@@ -56,6 +56,9 @@ describe('requests', () => {
     await client.budgets.set('user', 'ada', [{ unit: 'usd', amount: '5.00' }]);
     await client.budgets.remove('task', 't1');
     await client.budgets.explain('tenant', 'acme');
+    await client.budgets.list({ scope: 'session', tenantId: 'acme', limit: 5 });
+    await client.budgets.list();
+    await client.explain('t/1');
     await client.usage({ group: ['task', 'model'], user: 'ada' });
     expect(server.asked.map(({ method, path }) => `${method} ${path}`)).toEqual([
       'GET /api/v1/tasks?user=ada&status=failed&limit=5&cursor=c%2F1',
@@ -65,6 +68,9 @@ describe('requests', () => {
       'PUT /api/v1/budgets/user/ada',
       'DELETE /api/v1/budgets/task/t1',
       'GET /api/v1/budgets/tenant/acme/explain',
+      'GET /api/v1/budgets?scope=session&tenantId=acme&limit=5',
+      'GET /api/v1/budgets',
+      'GET /api/v1/tasks/t%2F1/explain',
       'GET /api/v1/usage?group=task%2Cmodel&user=ada',
     ]);
     expect(server.asked[4]?.body).toBe('{"limits":[{"unit":"usd","amount":"5.00"}]}');

@@ -38,7 +38,7 @@ describe('with keys', () => {
       Object.keys(methods).map((method) => ({ method, url: path.replaceAll(/\{\w+\}/g, 'x') })),
     );
     const api = routes.filter(({ url }) => url.startsWith('/api/v1/'));
-    expect(api).toHaveLength(11);
+    expect(api).toHaveLength(19);
     for (const { method, url } of api) {
       const answer = await gateway.app.inject({
         method: method.toUpperCase() as 'GET',
@@ -89,13 +89,20 @@ describe('pages of operators', () => {
       '/health/ready',
       '/metrics',
       '/api/v1/tasks',
+      '/api/v1/tasks/{taskId}/budget',
       '/api/v1/tasks/{taskId}',
       '/api/v1/tasks/{taskId}/cancel',
       '/api/v1/tasks/{taskId}/events',
       '/api/v1/tasks/{taskId}/stream',
+      '/api/v1/budgets',
       '/api/v1/budgets/{scope}/{id}',
       '/api/v1/budgets/{scope}/{id}/explain',
+      '/api/v1/tasks/{taskId}/explain',
+      '/api/v1/approvals',
+      '/api/v1/approvals/{approvalId}',
       '/api/v1/usage',
+      '/api/v1/usage/rerate',
+      '/api/v1/texts',
     ]);
     const names = [...JSON.stringify(document).matchAll(/"#\/components\/schemas\/(\w+)"/g)].map(
       ([, name]) => name,

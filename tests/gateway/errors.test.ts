@@ -3,7 +3,6 @@
 import { describe, expect, test } from 'vitest';
 import { BreakerOpen } from '../../src/calls/breaker.ts';
 import { TaskExistsError } from '../../src/client/task-client.ts';
-import { toCsv } from '../../src/gateway/csv.ts';
 import { refusal, toHttpProblem } from '../../src/gateway/errors.ts';
 import { StoreAway, tellingOutage } from '../../src/gateway/outage.ts';
 import { preferredWait } from '../../src/gateway/prefer.ts';
@@ -130,17 +129,4 @@ test('an event is one line of data, whatever its text holds', () => {
   expect(text.split('\n')).toHaveLength(5);
   expect(text).toContain('id: 2-3\nevent: call_delta\ndata: {');
   expect(JSON.parse(text.split('\n')[2]?.slice(6) ?? '')).toEqual(event);
-});
-
-test('cells are quoted where they must be', () => {
-  expect(
-    toCsv(
-      ['a', 'b'],
-      [
-        ['x,y', 1],
-        ['say "x"', null],
-        ['two\nlines', 0],
-      ],
-    ),
-  ).toBe('a,b\r\n"x,y",1\r\n"say ""x""",\r\n"two\nlines",0\r\n');
 });

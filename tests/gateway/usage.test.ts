@@ -143,6 +143,8 @@ test.each([
   ['model=p/a', 3, '3.000000508'],
   ['provider=q', 1, '0.00000001'],
   ['tenant=nobody', 0, '0.00'],
+  ['day=2026-03-02', 1, '0.00000001'],
+  ['day=2026-03-01&user=u2', 0, '0.00'],
   ['from=2026-03-02', 3, '0.000000017'],
   ['to=2026-03-02', 1, '3.000000501'],
   ['from=2026-03-02T00:00:00Z&to=2026-03-03T00:00:00Z', 2, '0.00000001'],
@@ -172,6 +174,51 @@ test('CSV comes by Accept or by ?format=csv, with a head and quoted cells', asyn
   expect((await get('?group=model&format=csv')).body).toBe(answer.body);
   expect((await get('?group=model&format=json', { accept: 'text/csv' })).json().groups).toHaveLength(2);
   expect((await get('?format=csv')).body.split('\r\n')).toHaveLength(3);
+  expect(answer.headers).not.toHaveProperty('weir-truncated');
+});
+
+/** Adds copies of a row to the ledger, with other values in some columns. */
+async function copyRow(attemptKey: string, change: Record<string, unknown>): Promise<void> {
+  const { rows } = await gateway.test.postgres.query<Record<string, unknown>>(
+    'select * from ledger where attempt_key = $1',
+    [attemptKey],
+  );
+  const { tokens: _, ...row } = { ...rows[0], ...change };
+  const names = Object.keys(row);
+  await gateway.test.postgres.query(
+    `insert into ledger (${names.join(', ')}) values (${names.map((_name, index) => `$${index + 1}`).join(', ')})`,
+    Object.values(row),
+  );
+}
+
+test('CSV that leaves groups out says so in a header, and its cells are no formulas', async () => {
+  const cut = await get('?group=model&format=csv&limit=1');
+  expect(cut.headers['weir-truncated']).toBe('true');
+  expect(cut.body.split('\r\n')).toHaveLength(3);
+  const evil = { attempt_key: 'evil', call_key: 'evil', tenant_id: 'evil', cost_nano_usd: -5n };
+  await copyRow('a0', { ...evil, user_id: "=cmd|'/c calc'!A1" });
+  const { body } = await get('?group=user&format=csv&tenant=evil');
+  // The text is defused, the negative amount is a number.
+  expect(body.split('\r\n')[1]).toBe("'=cmd|'/c calc'!A1,1,1,16,3,3,5,4,-0.000000005,-0.000000005");
+  await gateway.test.postgres.query("delete from ledger where tenant_id = 'evil'");
+});
+
+test('tokens that a JSON number does not count exactly come as text, money always does', async () => {
+  const huge = { tenant_id: 'huge', cost_nano_usd: 9_223_372_036_854_775_807n };
+  for (const n of [0, 1])
+    await copyRow('a0', {
+      ...huge,
+      attempt_key: `huge${n}`,
+      call_key: `huge${n}`,
+      output_tokens: 2n ** 53n - BigInt(n),
+    });
+  const { total } = (await get('?tenant=huge')).json();
+  expect(total.usage).toMatchObject({ inputTokens: 32, outputTokens: '18014398509481983' });
+  expect(total.costUsd).toBe('18446744073.709551614');
+  expect((await get('?tenant=huge&format=csv')).body).toContain(
+    ',18014398509481983,8,18446744073.709551614,',
+  );
+  await gateway.test.postgres.query("delete from ledger where tenant_id = 'huge'");
 });
 
 test.each([
@@ -179,6 +226,9 @@ test.each([
   ['from=yesterday', 'from'],
   ['from=2026-13-01', 'from'],
   ['to=2026-03-01T00:00', 'to'],
+  ['from=2026-02-30', 'from'],
+  ['day=2026-02-30', 'day'],
+  ['day=2026-03-01T00:00:00Z', 'day'],
   ['limit=0', 'limit'],
   ['format=xml', 'format'],
   ['usr=u1', ''],
@@ -186,4 +236,13 @@ test.each([
   const answer = await get(`?${query}`);
   expect(answer.statusCode).toBe(400);
   expect(answer.json().faults).toMatchObject([{ path }]);
+});
+
+test('months whose rows were dropped are in the report as they were', async () => {
+  const query = '?group=day,user,model';
+  const before = (await get(query)).json();
+  await gateway.test.stores.retention.dropOldPartitions(new Date('2026-05-01T00:00:00Z'));
+  const { rows } = await gateway.test.postgres.query('select from ledger');
+  expect(rows).toHaveLength(0);
+  expect((await get(query)).json()).toEqual(before);
 });

@@ -49,6 +49,10 @@ describe('the settings of a task', () => {
     expect(planned().settings).toEqual({
       model: 'openai/small',
       candidates: ['openai/small'],
+      cheaper: [],
+      onExceeded: 'refuse',
+      approval: { before: 'never', timeoutSeconds: 86_400, onTimeout: 'reject' },
+      abort: 'cancel',
       strategy: 'simple',
       maxOutputTokens: 2_000,
       callMaxDurationMs: 1,
@@ -66,6 +70,32 @@ describe('the settings of a task', () => {
     ['the model that was asked for, available or not', { model: 'simulated/small' }, 'simulated/small'],
   ])('take %s', (_title, fields, model) => {
     expect(planned(fields).settings).toMatchObject({ model, candidates: [model] });
+  });
+
+  it.each<[string, Record<string, unknown>, readonly string[]]>([
+    ['of every lower tier, dearest first', { tier: 'large' }, ['b/medium', 'a/small', 'b/small']],
+    ['of the tiers below the model that was asked for', { model: 'b/medium' }, ['a/small', 'b/small']],
+    ['nowhere below the smallest tier', { tier: 'small' }, []],
+    ['nowhere from a model that no tier has', { model: 'a/loose' }, []],
+    ['that can write as much', { tier: 'large', maxOutputTokens: 5_000 }, ['b/medium', 'b/small']],
+  ])('name cheaper models %s, for a task that degrades', (_title, fields, cheaper) => {
+    const maxOutputTokens = (n: number) => ({ maxOutputTokens: n });
+    const config: Partial<PlanConfig> = {
+      models: {
+        ...{ 'a/large': maxOutputTokens(9_000), 'b/medium': maxOutputTokens(9_000) },
+        ...{ 'a/small': maxOutputTokens(4_999), 'b/small': maxOutputTokens(5_000) },
+        ...{ 'away/medium': maxOutputTokens(9_000), 'a/loose': maxOutputTokens(9_000) },
+      },
+      tiers: {
+        small: ['a/small', 'b/small'],
+        medium: ['away/medium', 'b/medium'],
+        large: ['a/large', 'b/medium'],
+      },
+      isAvailable: (model) => !model.startsWith('away/'),
+    };
+    const degrade = { budget: { onExceeded: 'degrade' } };
+    expect(planned({ ...fields, ...degrade }, config).settings.cheaper).toEqual(cheaper);
+    expect(planned(fields, config).settings.cheaper).toEqual([]);
   });
 
   it('pass over models whose provider is not configured, and name the first where none is', () => {

@@ -7,12 +7,7 @@ import { loadScript, type Redis, type Script } from '../../src/stores/redis.ts';
 import { type Process, StoreAway, type World } from './world.ts';
 
 /** Told of each script that ran: its name, its arguments and its answer. */
-export type OnScript = (
-  name: ScriptName,
-  args: readonly string[],
-  answer: unknown,
-  process: Process,
-) => void;
+export type OnScript = (name: ScriptName, args: readonly string[], answer: unknown, process: Process) => void;
 
 const SCRIPTS = {
   hold: loadScript('holds', 'hold'),
@@ -35,7 +30,8 @@ const NAMES = new Map(Object.entries(SCRIPTS).map(([name, { sha }]) => [sha, nam
 
 /** The script reads the time from the name of one more key, which it does not touch. */
 function toTimed({ lua }: Script): Script {
-  const clock = "local function runTime() local s, us = string.match(KEYS[#KEYS], '(%d+)%.(%d+)$') return { s, us } end";
+  const clock =
+    "local function runTime() local s, us = string.match(KEYS[#KEYS], '(%d+)%.(%d+)$') return { s, us } end";
   const timed = `${clock}\n${lua.replaceAll("redis.call('TIME')", 'runTime()')}`;
   return { lua: timed, sha: createHash('sha1').update(timed).digest('hex') };
 }
@@ -43,6 +39,7 @@ function toTimed({ lua }: Script): Script {
 const TIMED = new Map(Object.values(SCRIPTS).map((script) => [script.sha, toTimed(script)]));
 
 export type RedisServer = {
+  readonly prefix: string;
   /** The view of one process. */
   connect(process: Process): Redis;
   /** A view without faults and without a process, for looking at the end. */
@@ -81,6 +78,7 @@ export function createRedisServer(world: World, client: Client, prefix: string):
   };
 
   const server: RedisServer = {
+    prefix,
     onScript: () => undefined,
     number: () => number,
     flush,

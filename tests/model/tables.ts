@@ -13,6 +13,7 @@ import type {
   TenantGate,
 } from '../../src/stores/ledger.ts';
 import type { Limits } from '../../src/stores/limits.ts';
+import type { PostgresGate } from '../../src/stores/postgres-gate.ts';
 import type { ScopeSums } from '../../src/stores/scope-sums.ts';
 import { type BindingLimit, type Limit, type Payer, type Scope, scopesOf } from '../../src/task/budget.ts';
 import { NO_USAGE, totalTokens, type Usage } from '../../src/task/usage.ts';
@@ -79,13 +80,22 @@ export class Tables {
     const known = this.attempts.get(attempt.attemptKey);
     if (known !== undefined || !wasFree || gate?.mode !== 'redis' || gate.generation !== attempt.generation)
       return known?.state === 'started';
-    this.attempts.set(attempt.attemptKey, { attempt, state: 'started', outcome: undefined, endedBy: undefined });
+    this.attempts.set(attempt.attemptKey, {
+      attempt,
+      state: 'started',
+      outcome: undefined,
+      endedBy: undefined,
+    });
     return true;
   }
 
   settle(
     attempt: Attempt,
-    end: { outcome: AttemptOutcome; charge: Charge; result?: Pick<CallResult, 'status' | 'text' | 'finishReason'> },
+    end: {
+      outcome: AttemptOutcome;
+      charge: Charge;
+      result?: Pick<CallResult, 'status' | 'text' | 'finishReason'>;
+    },
     by: string,
   ): 'settled' | 'fenced' {
     if (!this.#leave(attempt, 'settled', end.outcome, by))
@@ -145,9 +155,7 @@ export class Tables {
 
   /** What the ledger holds of a scope in an interval, of those rows that are wanted. */
   settled(scope: Scope, interval: Interval, isWanted: (entry: LedgerEntry) => boolean = () => true): Sums {
-    const own = this.entries.filter(
-      (entry) => isIn(entry.attempt, scope, interval) && isWanted(entry),
-    );
+    const own = this.entries.filter((entry) => isIn(entry.attempt, scope, interval) && isWanted(entry));
     return {
       nanoUsd: own.reduce((sum, { charge }) => sum + charge.nanoUsd, 0n),
       tokens: own.reduce((sum, { charge }) => sum + BigInt(totalTokens(charge.usage)), 0n),
@@ -229,12 +237,14 @@ export function ledgerOf(world: World, tables: Tables, process: Process): Ledger
         () => tables.insertIntent(attempt, wasFree),
       );
     },
-    settle: (attempt, end) => ask(`settle ${attempt.attemptKey}`, () => tables.settle(attempt, end, process.name)),
+    settle: (attempt, end) =>
+      ask(`settle ${attempt.attemptKey}`, () => tables.settle(attempt, end, process.name)),
     resolve: (attempt, resolution) =>
       ask(`resolve ${attempt.attemptKey} ${resolution.to}`, () =>
         tables.resolve(attempt, resolution, process.name),
       ),
-    adjustLate: (attempt, charge) => ask(`adjustLate ${attempt.attemptKey}`, () => tables.adjustLate(attempt, charge)),
+    adjustLate: (attempt, charge) =>
+      ask(`adjustLate ${attempt.attemptKey}`, () => tables.adjustLate(attempt, charge)),
     recentAdjustments: (minAgeMs, maxAgeMs) =>
       ask('recentAdjustments', () =>
         tables.entries
@@ -242,7 +252,12 @@ export function ledgerOf(world: World, tables: Tables, process: Process): Ledger
             const age = world.nowMs - atMs;
             return kind === 'adjust' && age > minAgeMs && age < maxAgeMs;
           })
-          .map(({ attempt: { attemptKey, heldAt, payer }, adjustKey }) => ({ attemptKey, heldAt, payer, adjustKey })),
+          .map(({ attempt: { attemptKey, heldAt, payer }, adjustKey }) => ({
+            attemptKey,
+            heldAt,
+            payer,
+            adjustKey,
+          })),
       ),
     state: ({ attemptKey }) => ask(`state ${attemptKey}`, () => tables.attempts.get(attemptKey)?.state),
     charged: (attempt) => ask(`charged ${attempt.attemptKey}`, () => tables.charged(attempt, false)),
@@ -274,8 +289,25 @@ function failuresOf(tables: Tables, callKey: string) {
 export function limitsOf(world: World, tables: Tables, process: Process): Limits {
   const limits = {
     binding: (payer: Payer) =>
-      world.op(process, 'postgres', 'binding', () => tables.limitsOf(payer)) as Promise<readonly BindingLimit[]>,
+      world.op(process, 'postgres', 'binding', () => tables.limitsOf(payer)) as Promise<
+        readonly BindingLimit[]
+      >,
     noteRefusal: () => world.op(process, 'postgres', 'noteRefusal', () => undefined) as Promise<void>,
   } satisfies Partial<Limits>;
   return limits as unknown as Limits; // as above
+}
+
+/** What the gate in Postgres has of attempts that Redis holds: their rows, renewed where Redis does not answer. */
+export function rowsOf(world: World, tables: Tables, process: Process): PostgresGate {
+  const rows = {
+    renew: ({ attemptKey }) =>
+      world.op(
+        process,
+        'postgres',
+        `renew row ${attemptKey}`,
+        () => tables.attempts.get(attemptKey)?.state === 'started',
+      ) as Promise<boolean>,
+    expiredLeases: async () => [],
+  } satisfies Partial<PostgresGate>;
+  return rows as unknown as PostgresGate; // as above
 }

@@ -52,8 +52,7 @@ export function installVirtualTime(): Disposable {
     (repeat: boolean, otherwise: (...args: never[]) => unknown) =>
     (work: Work, ms = 0, ...args: unknown[]): unknown => {
       const surroundings = current.getStore();
-      if (surroundings === undefined)
-        return (otherwise as (...all: unknown[]) => unknown)(work, ms, ...args);
+      if (surroundings === undefined) return (otherwise as (...all: unknown[]) => unknown)(work, ms, ...args);
       return new VirtualTimer(
         surroundings.startTimer(ms, () => within(surroundings, () => work(...args)), repeat),
       );

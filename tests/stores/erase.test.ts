@@ -122,7 +122,7 @@ async function readKey(client: Client, key: string): Promise<unknown> {
     case 'stream':
       return client.xrange(key, '-', '+');
     case 'zset':
-      return client.zrange(key, 0, -1);
+      return client.zrange(key, '0', '-1');
     default:
       throw new Error(`${key} is of type ${type}, which nobody looks into`);
   }
@@ -176,8 +176,10 @@ it('leaves an erased task what it was: its state, its cost, its events without t
   const count = (await test.stores.events.stored('kept', 0, 100)).length;
   await test.stores.erase.eraseTexts('tenant', { userId: 'user' });
   const { error, ...after } = (await test.stores.tasks.get('kept')) ?? {};
-  expect(after).toEqual({ ...before, error: undefined, resultText: undefined, ...after });
-  expect(after).toMatchObject({ status: 'failed', nanoUsd: before?.nanoUsd, usage: before?.usage });
+  const { error: was, ...others } = before ?? {};
+  expect(was?.message).toContain(WORD);
+  expect(after).toEqual(others);
+  expect(after).toMatchObject({ status: 'failed', resultText: undefined });
   expect(error).toEqual({ type: 'InvalidTask', message: 'its texts were removed' });
   const events = await test.stores.events.stored('kept', 0, 100);
   expect(events).toHaveLength(count);

@@ -74,7 +74,6 @@ export async function storm(fleet: Fleet, options: StormOptions): Promise<StormR
   const startedAt = performance.now();
   const chance = seededChance(options.seed);
   await using workers = await startKilledWorkers(fleet, { workers: options.workers, provider: PACE });
-  console.error('DBG started', performance.now() - startedAt);
   const events = [...killEvents(options, workers, chance), ...outageEvents(options, chance)].sort(
     (one, other) => one.at - other.at,
   );
@@ -86,11 +85,8 @@ export async function storm(fleet: Fleet, options: StormOptions): Promise<StormR
     await submit(fleet, taskId, n);
     await delay((1_000 / options.perSecond) * (0.5 + chance()));
   }
-  console.error('DBG submitted', performance.now() - startedAt);
   await Promise.all(happening);
-  console.error('DBG kills done', performance.now() - startedAt);
   const completed = await allEnded(fleet, taskIds);
-  console.error('DBG all ended', performance.now() - startedAt);
   const { seconds: holdsZeroAfterSeconds, counters } = await idle(fleet.test);
   const comparison = compareCharges({
     requests: workers.requests(),
@@ -169,7 +165,7 @@ async function allEnded(fleet: Fleet, taskIds: readonly string[]): Promise<numbe
       'select $1 - count(*)::int as open from tasks where task_id = any($2) and ended_at is not null',
       [taskIds.length, taskIds],
     );
-    console.error('DBG open', rows[0]?.open, performance.now());if (rows[0]?.open !== 0) throw new Error(`${rows[0]?.open} tasks have not ended`);
+    if (rows[0]?.open !== 0) throw new Error(`${rows[0]?.open} tasks have not ended`);
   }, DRAIN_FOR_MS);
   let completed = 0;
   for (const taskId of taskIds) {

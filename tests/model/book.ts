@@ -1,0 +1,275 @@
+// What is true in one run, kept beside the code under test and much simpler than it: who holds what, which requests reached the provider,
+// what they took. And what must hold at each moment.
+
+import type { HoldRequest } from '../../src/stores/gate.ts';
+import type { BindingLimit, Payer } from '../../src/task/budget.ts';
+import { scopesOf } from '../../src/task/budget.ts';
+import { ALWAYS, fromIntervalKey, type Interval } from '../../src/task/window.ts';
+import type { OnScript } from './redis-in-world.ts';
+import { isIn, type LedgerEntry, pays, type Tables } from './tables.ts';
+import type { Process, World } from './world.ts';
+
+type Hold = {
+  readonly request: HoldRequest;
+  readonly heldAtMs: number;
+};
+
+/** One request in the provider's own log. */
+export type ProviderRequest = {
+  readonly attemptKey: string;
+  readonly callKey: string;
+  readonly process: Process;
+  readonly sentAtMs: number;
+  /** What it took, once its worker was told in full; a request whose worker never knew has none. */
+  told: bigint | undefined;
+  /** Its worker is still at it. */
+  isUnderWay: boolean;
+  /** Its worker lived to the end of the visit, and had every reason to book what it knew. */
+  wasFinished: boolean;
+};
+
+const HOUR_MS = 3_600_000;
+const DAY_MS = 86_400_000;
+
+/** The runs know hours and days in UTC only, so that this is all there is to windows. */
+export function intervalAt({ window }: Pick<BindingLimit, 'window'>, atMs: number): Interval {
+  if (window === 'total') return ALWAYS;
+  const length = window === 'hour' ? HOUR_MS : DAY_MS;
+  const startMs = Math.floor(atMs / length) * length;
+  return { startMs, endMs: startMs + length };
+}
+
+export class Book {
+  readonly requests = new Map<string, ProviderRequest>();
+  readonly #world: World;
+  readonly #tables: Tables;
+  readonly #leaseMs: number;
+  readonly #asked = new Map<string, HoldRequest>();
+  readonly #holds = new Map<string, Hold>();
+  /** Attempts that Redis may count as held, by what its scripts answered. */
+  readonly #counted = new Map<string, Payer>();
+  /** When an attempt's worker last proved in Redis that it lives. */
+  readonly #proofs = new Map<string, number>();
+
+  constructor(world: World, tables: Tables, leaseMs: number) {
+    this.#world = world;
+    this.#tables = tables;
+    this.#leaseMs = leaseMs;
+  }
+
+  asks(request: HoldRequest): void {
+    this.#asked.set(request.attemptKey, request);
+  }
+
+  /** Redis lost everything, leases included. */
+  forgetsRedis(isSnapshot: boolean): void {
+    // What came back with a snapshot is anybody's guess.
+    if (isSnapshot) this.#proofs.clear();
+  }
+
+  readonly onScript: OnScript = (name, args, answer, process) => {
+    const attemptKey = args[0] ?? '';
+    switch (name) {
+      case 'hold':
+        return this.#onHold(attemptKey, answer as readonly [string, ...(string | number)[]]);
+      case 'markSent':
+      case 'renew':
+        if (answer === 1 && !process.isDead) this.#proofs.set(attemptKey, this.#world.nowMs);
+        return undefined;
+      case 'adjust':
+        for (const entry of this.#tables.entries) if (entry.kind === 'adjust') this.#markTold(entry, args);
+        return undefined;
+      default:
+        return undefined;
+    }
+  };
+
+  #markTold(entry: LedgerEntry, args: readonly string[]): void {
+    // The script names its attempt only in its keys; the moment of the hold is enough to find it.
+    if (args[4] === String(entry.attempt.heldAt.getTime())) entry.isTold = true;
+  }
+
+  #onHold(attemptKey: string, answer: readonly [string, ...(string | number)[]]): void {
+    const request = this.#asked.get(attemptKey);
+    if (request === undefined) throw new Error(`nobody asked for ${attemptKey}`);
+    const [kind, ...rest] = answer;
+    if (kind === 'OK') {
+      this.#holds.set(attemptKey, { request, heldAtMs: Number(rest[0]) });
+      this.#counted.set(attemptKey, request.payer);
+    }
+    if (kind === 'REFUSED') this.#checkRefusal(request, rest);
+    if (kind === 'HELD') this.#checkCrowd(request, rest);
+  }
+
+  /** Nobody is refused while what is settled leaves room. */
+  #checkRefusal(request: HoldRequest, [index, settled, , key]: readonly (string | number)[]): void {
+    const limit = request.limits[Number(index) - 1];
+    if (limit === undefined) return this.#world.violated(`refused by limit ${index}, which is not there`);
+    const interval = fromIntervalKey(String(key));
+    this.#world.require(
+      interval.startMs === intervalAt(limit, this.#world.nowMs).startMs,
+      () => `refused by another window than the present one: ${limit.window} ${key}`,
+    );
+    // A correction downwards that Redis was not told of yet does not count.
+    const spent = this.#settled(limit, interval, ({ charge, isTold }) => isTold || charge.nanoUsd >= 0n);
+    this.#world.require(
+      spent + neededOf(request, limit) > limit.amount || limit.amount === 0n,
+      () =>
+        `false refusal of ${request.attemptKey}: ${show(limit)}, settled ${spent} (Redis says ${settled})`,
+    );
+  }
+
+  /** Only holds that somebody made stand in the way, each of them once. */
+  #checkCrowd(request: HoldRequest, [index, settled, held, key]: readonly (string | number)[]): void {
+    const limit = request.limits[Number(index) - 1];
+    if (limit === undefined) return this.#world.violated(`held by limit ${index}, which is not there`);
+    const interval = fromIntervalKey(String(key));
+    let known = 0n;
+    for (const [attemptKey, payer] of this.#counted) {
+      const hold = this.#holds.get(attemptKey);
+      if (hold === undefined || !pays(payer, limit.scope)) continue;
+      if (hold.heldAtMs >= interval.startMs && hold.heldAtMs < interval.endMs)
+        known += neededOf(hold.request, limit);
+    }
+    this.#world.require(
+      BigInt(held ?? 0) <= known,
+      () => `more is held on ${show(limit)} than was ever held: ${held} of ${known}`,
+    );
+    const spent = this.#settled(limit, interval, ({ charge, isTold }) => isTold || charge.nanoUsd >= 0n);
+    this.#world.require(
+      BigInt(settled ?? 0) <= spent,
+      () => `more is settled on ${show(limit)} than the ledger has: ${settled} of ${spent}`,
+    );
+  }
+
+  #settled(limit: BindingLimit, interval: Interval, isWanted: (entry: LedgerEntry) => boolean): bigint {
+    const { nanoUsd, tokens } = this.#tables.settled(limit.scope, interval, isWanted);
+    return limit.unit === 'usd' ? nanoUsd : tokens;
+  }
+
+  /** A request reaches the provider. */
+  sends(process: Process, attemptKey: string, maxOutputTokens: number): void {
+    const world = this.#world;
+    const row = this.#tables.attempts.get(attemptKey);
+    const hold = this.#holds.get(attemptKey);
+    world.require(!this.requests.has(attemptKey), () => `${attemptKey} was sent twice`);
+    if (row === undefined || hold === undefined)
+      return world.violated(`${attemptKey} was sent without a hold and a row`);
+    const { attempt } = row;
+    world.require(row.state !== 'voided', () => `${attemptKey} was sent although it is void`);
+    world.require(
+      maxOutputTokens <= attempt.estimate.maxOutputTokens &&
+        attempt.estimate.nanoUsd === hold.request.estimate.nanoUsd,
+      () => `${attemptKey} was sent for more than it holds`,
+    );
+    world.require(
+      attempt.heldAt.getTime() === hold.heldAtMs,
+      () => `${attemptKey} was held at ${hold.heldAtMs} and says ${attempt.heldAt.getTime()}`,
+    );
+    this.#checkPredecessors(attempt.callKey, attemptKey);
+    this.requests.set(attemptKey, {
+      attemptKey,
+      callKey: attempt.callKey,
+      process,
+      sentAtMs: world.nowMs,
+      told: undefined,
+      isUnderWay: true,
+      wasFinished: false,
+    });
+    for (const limit of hold.request.limits) if (limit.hard) this.#checkLimit(limit, hold);
+  }
+
+  /** No other attempt of the call is under way whose worker lives and showed it in time. */
+  #checkPredecessors(callKey: string, attemptKey: string): void {
+    for (const other of this.requests.values()) {
+      const row = this.#tables.attempts.get(other.attemptKey);
+      if (other.callKey !== callKey || !other.isUnderWay || other.process.isDead || row === undefined)
+        continue;
+      const isOwnEnd = row.state !== 'started' && row.endedBy === other.process.name;
+      const proof = this.#proofs.get(other.attemptKey);
+      if (isOwnEnd || proof === undefined || this.#world.isFrozen(other.process)) continue;
+      this.#world.require(
+        proof + this.#leaseMs <= this.#world.nowMs,
+        () => `${attemptKey} was sent while ${other.attemptKey} is alive`,
+      );
+    }
+  }
+
+  /** What was spent and what is under way, together, in the window of the hold. */
+  #checkLimit(limit: BindingLimit, hold: Hold): void {
+    const interval = intervalAt(limit, hold.heldAtMs);
+    // What turned out dearer than its estimate after this hold was made could not be known to it.
+    const spent = this.#settled(
+      limit,
+      interval,
+      ({ kind, charge, atMs, isTold }) =>
+        kind !== 'adjust' || charge.nanoUsd < 0n || (isTold && atMs < hold.heldAtMs),
+    );
+    let underWay = 0n;
+    for (const { attempt, state } of this.#tables.attempts.values())
+      if (
+        state === 'started' &&
+        this.requests.has(attempt.attemptKey) &&
+        isIn(attempt, limit.scope, interval)
+      )
+        underWay += neededOf(attempt, limit);
+    this.#world.require(
+      spent + underWay <= limit.amount,
+      () => `${show(limit)} is passed by ${hold.request.attemptKey}: settled ${spent}, under way ${underWay}`,
+    );
+  }
+
+  /** What must hold of the ledger once all is quiet. */
+  checkLedger(): void {
+    const billable = new Map<string, number>();
+    for (const entry of this.#tables.entries)
+      if (entry.billable) billable.set(entry.attempt.callKey, 1 + (billable.get(entry.attempt.callKey) ?? 0));
+    for (const [callKey, count] of billable)
+      this.#world.require(count === 1, () => `${callKey} has ${count} billable rows`);
+    for (const request of this.requests.values()) this.#checkBooked(request);
+    for (const { attempt, state } of this.#tables.attempts.values())
+      this.#world.require(state !== 'started', () => `${attempt.attemptKey} is started for ever`);
+    for (const result of this.#tables.results.values()) {
+      const row = this.#tables.entries.find(
+        ({ attempt, billable: paid }) => attempt.attemptKey === result.attemptKey && paid,
+      );
+      this.#world.require(
+        row?.charge.nanoUsd === result.nanoUsd,
+        () => `the result of ${result.callKey} does not cost what its row says`,
+      );
+    }
+  }
+
+  /** A request has exactly one charge or estimate, and in the end what it took, where its worker lived to tell. */
+  #checkBooked({ attemptKey, told, wasFinished }: ProviderRequest): void {
+    const own = this.#tables.entries.filter(({ attempt }) => attempt.attemptKey === attemptKey);
+    const kinds = own.map(({ kind }) => kind);
+    this.#world.require(
+      kinds.filter((kind) => kind === 'charge' || kind === 'estimate').length === 1 &&
+        !kinds.includes('void'),
+      () => `the request of ${attemptKey} is booked as ${kinds.join(', ') || 'nothing'}`,
+    );
+    const booked = own.reduce((sum, { charge }) => sum + charge.nanoUsd, 0n);
+    this.#world.require(
+      !wasFinished || told === undefined || told === booked,
+      () => `${attemptKey} took ${told}, its worker lived to tell, and ${booked} is booked`,
+    );
+  }
+}
+
+export function neededOf(
+  { estimate }: Pick<HoldRequest, 'estimate'>,
+  { unit }: Pick<BindingLimit, 'unit'>,
+): bigint {
+  return unit === 'usd' ? estimate.nanoUsd : BigInt(estimate.tokens);
+}
+
+export function show({ scope, unit, window, amount }: BindingLimit): string {
+  return `${unit} per ${window} of ${scope.kind} ${scope.id} (${amount})`;
+}
+
+/** All scopes that anybody pays from. */
+export function allScopes(payers: readonly Payer[]) {
+  const known = new Map(payers.flatMap(scopesOf).map((scope) => [`${scope.kind} ${scope.id}`, scope]));
+  return [...known.values()];
+}
