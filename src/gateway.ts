@@ -17,7 +17,7 @@ async function main(): Promise<void> {
   if (ignored.length > 0) log.warn('accepted but not enforced yet', { settings: ignored });
 
   await closingAfter(log, async (closers) => {
-    const parts = await openParts(config, log, closers);
+    const parts = await openParts({ config, kind: 'gateway', log }, closers);
     const app = await createApp({
       ...parts,
       client: parts.tasks,

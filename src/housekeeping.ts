@@ -1,4 +1,5 @@
-// Work that belongs to nobody in particular: the reaper of holds, the sweeper of events, the reconciler of tasks, partitions, gauges.
+// Work that belongs to nobody in particular: the reaper of holds, the return of budgets to Redis, the sweeper of events, the reconciler of
+// tasks, partitions, gauges.
 // Workers and gateways all run it; a lock in Postgres lets one at a time do each job.
 
 import type { CallDependencies } from './calls/call.ts';
@@ -23,6 +24,8 @@ export type HousekeepingOptions = {
   readonly metrics: Metrics;
   readonly log: Logger;
   readonly reaperIntervalMs: number;
+  /** How long budgets stay in Postgres at least once they are held there. */
+  readonly returnAfterMs: number;
   readonly sweepAfterMs: number;
   readonly reconcileIntervalMs: number;
   readonly driftIntervalMs: number;
@@ -44,6 +47,7 @@ export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
   const stopping = new AbortController();
   const jobs: readonly [string, number, () => Promise<unknown>][] = [
     ['reaper', options.reaperIntervalMs, () => reap(options.calls, options.lifeOf)],
+    ['gates', options.reaperIntervalMs, () => returnGates(options)],
     ['sweeper', options.sweepAfterMs, () => stores.events.sweep(options.sweepAfterMs)],
     [
       'reconciler',
@@ -52,6 +56,7 @@ export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
     ],
     ['drift', options.driftIntervalMs, () => checkDrift(drift, options)],
     ['partitions', PARTITION_INTERVAL_MS, () => stores.ledger.ensurePartitions()],
+    ['processes', PARTITION_INTERVAL_MS, () => stores.processes.forgetDead()],
   ];
   const running = jobs.map(([name, everyMs, job]) =>
     repeat(stopping.signal, everyMs, log, name, () =>
@@ -70,6 +75,22 @@ export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
       await Promise.all(running);
     },
   };
+}
+
+/**
+ * Budgets go back to Redis once it has served this process for a whole lease. Another process may still be cut off from it: then its next
+ * call moves them again.
+ */
+async function returnGates({ redis, stores, calls, returnAfterMs, log }: HousekeepingOptions): Promise<void> {
+  if (stores.gate.connectedForMs() < calls.settings.leaseMs) return;
+  // Connected is not served: a server that loads its snapshot is asked again at the next interval.
+  const isServed = await redis.ping().then(
+    () => true,
+    () => false,
+  );
+  if (!isServed) return;
+  const returned = await stores.gate.returnToRedis(returnAfterMs);
+  if (returned > 0) log.info('budgets are held in redis again', { tenants: returned });
 }
 
 async function repeat(

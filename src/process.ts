@@ -20,15 +20,20 @@ import { createLanguageModels } from './llm/models.ts';
 import { createTaskPlan } from './llm/plan-task.ts';
 import type { Logger } from './log.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
+import { ownerLife, startPresence } from './presence.ts';
 import { listenForLimitChanges } from './stores/limit-changes.ts';
 import { createPostgres, isPostgresOutage, type Postgres } from './stores/postgres.ts';
+import type { ProcessKind } from './stores/processes.ts';
 import { checkRedis, createRedis, isRedisOutage, type Redis } from './stores/redis.ts';
 import { createStores, type Stores } from './stores/stores.ts';
 
 export type Parts = Awaited<ReturnType<typeof openParts>>;
 
 /** Opens everything that both processes need. `closers` are run in reverse; see `closingAfter`. */
-export async function openParts(config: Config, log: Logger, closers: Closers) {
+export async function openParts(
+  { config, kind, log }: { config: Config; kind: ProcessKind; log: Logger },
+  closers: Closers,
+) {
   const metrics = createMetrics();
   const breakers = createBreakers(config, metrics, log);
 
@@ -40,7 +45,9 @@ export async function openParts(config: Config, log: Logger, closers: Closers) {
   const postgres: Postgres = guarded(plainPostgres, breakers.postgres, ['query', 'transaction']);
   const redis: Redis = guarded(plainRedis, breakers.redis, ['run', 'command', 'runId', 'nowMs']);
 
-  const stores = openStores(config, postgres, redis, metrics);
+  const stores = openStores(config, { postgres, redis, metrics, log });
+  const presence = startPresence({ kind, processes: stores.processes, log });
+  closers.push(async () => presence[Symbol.asyncDispose]());
   const connection = await connectTemporal(config, metrics, log);
   closers.push(() => connection.close());
   const temporal = new Client({ connection, namespace: config.temporal.namespace });
@@ -74,11 +81,12 @@ export async function openParts(config: Config, log: Logger, closers: Closers) {
     redis,
     stores,
     calls,
-    lifeOf: createOwnerLife(temporal, config.call),
+    lifeOf: ownerLife(stores.processes, createOwnerLife(temporal, config.call)),
     describe: tasks.describe,
     metrics,
     log,
     reaperIntervalMs: config.budget.reaperIntervalMs,
+    returnAfterMs: config.budget.returnAfterMs,
     sweepAfterMs: config.event.sweepAfterMs,
     reconcileIntervalMs: config.task.reconcileIntervalMs,
     driftIntervalMs: config.budget.driftIntervalMs,
@@ -96,6 +104,7 @@ export async function openParts(config: Config, log: Logger, closers: Closers) {
     metrics,
     breakers,
     stores,
+    presence,
     calls,
     rerate: rerateAll,
     tasks,
@@ -168,7 +177,10 @@ function createBreakers(config: Config, metrics: Metrics, log: Logger) {
   };
 }
 
-function openStores(config: Config, postgres: Postgres, redis: Redis, metrics: Metrics): Stores {
+function openStores(
+  config: Config,
+  { postgres, redis, metrics, log }: { postgres: Postgres; redis: Redis; metrics: Metrics; log: Logger },
+): Stores {
   const { providers } = config.limits.rates;
   for (const [provider, rate] of Object.entries(providers))
     for (const [dimension, limit] of Object.entries(rate)) metrics.rateLimit(provider, dimension, limit);
@@ -176,6 +188,10 @@ function openStores(config: Config, postgres: Postgres, redis: Redis, metrics: M
     leaseMs: config.call.leaseMs,
     attemptMs: config.call.attemptMs,
     defaultLimits: config.limits.budgets,
+    budget: {
+      ...config.budget,
+      onMoved: (tenantId, to) => log.warn('budgets of a tenant are held elsewhere now', { tenantId, to }),
+    },
     calendar: { zone: config.budget.zone, weekStart: config.budget.weekStart },
     rateOf: (provider) => providers[provider] ?? providers.default,
     events: { ringCapacity: config.event.ringCapacity, onPublished: metrics.published },

@@ -34,7 +34,7 @@ async function main(): Promise<void> {
   });
 
   await closingAfter(log, async (closers) => {
-    const parts = await openParts(config, log, closers);
+    const parts = await openParts({ config, kind: 'worker', log }, closers);
     let isPolling = false;
     // Before anything of Temporal's core: what fails here must not leave its threads behind.
     const page = await serveHealth({

@@ -42,7 +42,7 @@ it('writes every metric it declares while tasks run through the system', { timeo
     },
   });
   await closingAfter(QUIET, async (closers) => {
-    const parts = await openParts(config, QUIET, closers);
+    const parts = await openParts({ config, kind: 'gateway', log: QUIET }, closers);
     const app = await createApp({
       ...parts,
       client: parts.tasks,

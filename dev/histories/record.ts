@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client, Connection, type WorkflowHandle } from '@temporalio/client';
 import { historyToJSON } from '@temporalio/common/lib/proto-utils.js';
+import { createGatewayClient, type GatewayClient } from '../../src/client/gateway-client.ts';
 import { createTaskClient, type TaskClient } from '../../src/client/task-client.ts';
 import { startStack } from '../stack/stack.ts';
 
@@ -13,7 +14,11 @@ const FOLDER = new URL('../../tests/histories/', import.meta.url);
 const PACE = ['--first-token-ms', '100', '--chunk-delay-ms', '100', '--tokens-per-chunk', '2'];
 const QUERY = 'What is a weir? A weir is a low dam across a river.';
 
-type Scene = (client: TaskClient, temporal: Client) => Promise<string>;
+type Doors = { readonly temporal: Client; readonly gateway: GatewayClient };
+type Scene = (client: TaskClient, doors: Doors) => Promise<string>;
+
+/** Room for no call at all. */
+const NOTHING = { usd: '0.000001' } as const;
 
 const scenes: Readonly<Record<string, Scene>> = {
   happy: async (client) => ended(client, await client.start({ userId: 'ada', query: QUERY })),
@@ -29,13 +34,80 @@ const scenes: Readonly<Record<string, Scene>> = {
   },
   cancelled: async (client) => {
     const started = await client.start({ userId: 'ada', query: QUERY });
-    while ((await client.workerPid(started.taskId)) === undefined)
-      await new Promise((next) => setTimeout(next, 50));
+    while ((await client.workerPid(started.taskId)) === undefined) await aMoment();
     await client.cancel(started.taskId);
     return ended(client, started);
   },
+  detached: async (client) => {
+    const started = await client.start({ userId: 'ada', query: QUERY, abort: 'detach' });
+    while ((await client.workerPid(started.taskId)) === undefined) await aMoment();
+    await client.cancel(started.taskId);
+    return ended(client, started);
+  },
+  approved: async (client) => {
+    const started = await client.start({
+      userId: 'ada',
+      query: QUERY,
+      budget: { ...NOTHING, onExceeded: 'ask' },
+    });
+    const approvalId = await asked(client, started.taskId);
+    await client.decideApproval(started.taskId, {
+      approvalId,
+      decision: 'approve',
+      raiseUsd: '0.10',
+      by: 'grace',
+    });
+    return ended(client, started);
+  },
+  raised: async (client) => {
+    const started = await client.start({
+      userId: 'ada',
+      query: QUERY,
+      budget: { ...NOTHING, onExceeded: 'ask' },
+    });
+    await asked(client, started.taskId);
+    await client.raiseBudget(started.taskId, { usd: '0.10', by: 'grace' });
+    return ended(client, started);
+  },
+  'timed-out': async (client) =>
+    ended(
+      client,
+      await client.start({
+        userId: 'ada',
+        query: QUERY,
+        budget: { ...NOTHING, onExceeded: 'ask' },
+        approval: { timeoutSeconds: 1 },
+      }),
+    ),
+  degraded: async (client) =>
+    ended(
+      client,
+      await client.start({
+        userId: 'ada',
+        query: QUERY,
+        model: 'simulated/large',
+        maxOutputTokens: 1_000,
+        budget: { usd: '0.005', onExceeded: 'degrade' },
+      }),
+    ),
+  waited: async (client, { gateway }) => {
+    const limit = (amount: string) => [{ unit: 'usd', window: 'month', amount } as const];
+    const task = { userId: 'eve', query: QUERY, maxOutputTokens: 60 };
+    await gateway.budgets.set('user', 'eve', limit(NOTHING.usd));
+    const refused = await client.start(task);
+    await ended(client, refused);
+    const failure = await client.failure(refused.taskId, refused.runId);
+    if (failure?.type !== 'BudgetExceeded') throw new Error('the first task of the scene was not refused');
+    // Room for one such call, and not for a second one.
+    await gateway.budgets.set('user', 'eve', limit(failure.needed));
+    await ended(client, await client.start(task));
+    const started = await client.start({ ...task, budget: { onExceeded: 'wait' } });
+    while ((await client.status(started.taskId)).phase !== 'waiting') await aMoment();
+    await gateway.budgets.set('user', 'eve', limit('1'));
+    return ended(client, started);
+  },
   // Started by a plain client: ours would not send it.
-  invalid: async (client, temporal) => {
+  invalid: async (client, { temporal }) => {
     const taskId = 'history-invalid';
     await temporal.workflow.start('runTask', {
       workflowId: taskId,
@@ -58,8 +130,9 @@ async function main(): Promise<void> {
       priorityQueues: true,
       searchAttributes: true,
     });
+    const gateway = createGatewayClient({ url: stack.info.gateway ?? '' });
     for (const [name, scene] of Object.entries(scenes)) {
-      const taskId = await scene(client, temporal);
+      const taskId = await scene(client, { temporal, gateway });
       await writeFile(new URL(`${name}.json`, FOLDER), await toJson(temporal.workflow.getHandle(taskId)));
       process.stdout.write(`recorded ${name}\n`);
     }
@@ -67,6 +140,19 @@ async function main(): Promise<void> {
   } finally {
     await stack.stop();
     await rm(stateDir, { recursive: true, force: true });
+  }
+}
+
+function aMoment(): Promise<void> {
+  return new Promise((next) => setTimeout(next, 50));
+}
+
+/** The id of what a task asks, once it does. */
+async function asked(client: TaskClient, taskId: string): Promise<string> {
+  for (;;) {
+    const { pendingApproval } = await client.status(taskId);
+    if (pendingApproval !== null) return pendingApproval.approvalId;
+    await aMoment();
   }
 }
 

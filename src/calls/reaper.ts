@@ -6,8 +6,8 @@ import { toCallKeyOfAttempt } from '../task/keys.ts';
 import type { CallDependencies } from './call.ts';
 import { releaseAsCharged, resolveAttempt } from './recover.ts';
 
-/** How long the evidence of life of an attempt's owner still holds, in milliseconds; 0 when it is dead. */
-export type OwnerLife = (attempt: Pick<Attempt, 'owner' | 'callKey'>) => Promise<number>;
+/** How long an owner's evidence of life for a call still holds, in milliseconds; 0 when it is dead. */
+export type OwnerLife = (owner: string, callKey: string) => Promise<number>;
 
 export type ReaperReport = {
   readonly released: number;
@@ -75,7 +75,7 @@ async function reapOne(
   // Whatever its owner seems to be: nothing runs beyond the attempt's own limit.
   const isOverdue =
     Date.now() - attempt.heldAt.getTime() > dependencies.settings.attemptMs + dependencies.settings.leaseMs;
-  const aliveMs = isOverdue ? 0 : await lifeOf(attempt);
+  const aliveMs = isOverdue ? 0 : await lifeOf(attempt.owner, attempt.callKey);
   if (aliveMs > 0) {
     await dependencies.gate.extendLease(attempt, aliveMs);
     return 'alive';

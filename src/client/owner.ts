@@ -1,5 +1,5 @@
-// Whether the owner of a hold is alive: Temporal is asked about the activity that made it. A workflow that waits is alive, its old
-// attempt is not.
+// Whether the owner of a hold is alive, for owners that are activities: Temporal is asked about the one that made it. A workflow that
+// waits is alive, its old attempt is not.
 
 import { type Client, WorkflowNotFoundError } from '@temporalio/client';
 

@@ -33,10 +33,10 @@ export function createRates(
     readonly leaseMs: number;
     readonly limitOf: (provider: string) => ProviderRate;
     /** Processes that share the limits, as far as known. */
-    readonly callers: () => number | undefined;
+    readonly callers?: () => number | undefined;
   },
 ) {
-  const local = createLocalRates(options);
+  const local = createLocalRates({ callers: () => undefined, ...options });
   /** What Redis is told, as far as it is there: a permit that it is not told of ends with its lease. */
   const bestEffort = async (work: () => Promise<unknown>): Promise<void> => {
     try {

@@ -2,7 +2,7 @@
 
 import type { Scope } from '../task/budget.ts';
 import { type Interval, toIntervalKey } from '../task/window.ts';
-import { bounds, SCOPE_COLUMNS, type Spent } from './accounts.ts';
+import { bounds, SCOPE_COLUMNS, type Spent, settledSums } from './accounts.ts';
 import type { Sql } from './postgres.ts';
 
 /** An attempt under way as a script reads it: amounts and times as text. */
@@ -35,9 +35,9 @@ export async function readScopeSums(
 ): Promise<ScopeSums> {
   const column = SCOPE_COLUMNS[scope.kind];
   const sums = intervals.map((interval, index) => {
-    const [from, to] = [`$${3 + 2 * index}`, `$${4 + 2 * index}`];
-    return `(select jsonb_build_array(coalesce(sum(cost_nano_usd), 0)::text, coalesce(sum(tokens), 0)::text) from ledger
-      where tenant_id = $1 and ${column} = $2 and held_at >= ${from} and (${to}::timestamptz is null or held_at < ${to})) as "${toIntervalKey(interval)}"`;
+    const [from, to] = [`$${3 + 2 * index}`, `$${4 + 2 * index}`] as const;
+    return `(select jsonb_build_array(nano::text, tokens::text) from (${settledSums(scope.kind, interval, [from, to])}) as sums)
+      as "${toIntervalKey(interval)}"`;
   });
   const { rows } = await sql.query<{ sums: Record<string, [string, string]>; started: StartedAttempt[] }>(
     `select (select to_jsonb(s) from (select ${sums.join(', ')}) s) as sums,

@@ -321,44 +321,6 @@ describe('reports', () => {
     expect(code).toBe(1);
     expect(stderr).toContain('--status is one of queued, running');
   });
-
-  it('shows usage as a table with bars, and as CSV', async () => {
-    const sums = (costUsd: string) => ({ calls: 1, attempts: 2, usage: USAGE, costUsd, billableUsd: '0.10' });
-    await using server = await startTinyGateway((response) =>
-      sendJson(response, 200, {
-        groups: [
-          { user: 'ada', model: 'a,"b"', ...sums('1.00') },
-          { user: 'bob', model: null, ...sums('0.50') },
-          { user: 'eve', model: 'x', ...sums('0.0000001') },
-        ],
-        total: sums('1.5000001'),
-      }),
-    );
-    await using shell = await openShell();
-    const args = [
-      'usage',
-      '--group',
-      'user, model',
-      '--tenant',
-      'acme',
-      '--from',
-      '2026-01-01',
-      '--url',
-      server.url,
-    ];
-    const shown = await shell.weir(args);
-    expect(shown.stdout).toMatch(/ada .* █{24}\n/);
-    expect(shown.stdout).toMatch(/bob .* █{12}\n/);
-    expect(shown.stdout).toMatch(/eve .* ▏\n/);
-    expect(shown.stdout).toMatch(/total .* 1\.5000001/);
-    const csv = await shell.weir([...args, '--csv']);
-    expect(csv.stdout.split('\n').slice(0, 3)).toEqual([
-      'user,model,calls,attempts,inputTokens,cachedInputTokens,cacheWriteTokens,outputTokens,reasoningTokens,costUsd,billableUsd',
-      'ada,"a,""b""",1,2,120,0,0,30,0,1.00,0.10',
-      'bob,,1,2,120,0,0,30,0,0.50,0.10',
-    ]);
-    expect(server.asked[0]?.path).toBe('/api/v1/usage?group=user%2Cmodel&tenant=acme&from=2026-01-01');
-  });
 });
 
 describe('weir cancel', () => {

@@ -60,6 +60,9 @@ describe('requests', () => {
     await client.budgets.list();
     await client.explain('t/1');
     await client.usage({ group: ['task', 'model'], user: 'ada' });
+    await client.usageCsv({ day: '2026-01-31', limit: 5 });
+    await client.rerate({ from: '2026-01-01', to: '2026-02-01', dryRun: true });
+    await client.eraseTexts('acme', 'ada');
     expect(server.asked.map(({ method, path }) => `${method} ${path}`)).toEqual([
       'GET /api/v1/tasks?user=ada&status=failed&limit=5&cursor=c%2F1',
       'GET /api/v1/tasks/a%40b',
@@ -72,6 +75,9 @@ describe('requests', () => {
       'GET /api/v1/budgets',
       'GET /api/v1/tasks/t%2F1/explain',
       'GET /api/v1/usage?group=task%2Cmodel&user=ada',
+      'GET /api/v1/usage?day=2026-01-31&limit=5&format=csv',
+      'POST /api/v1/usage/rerate',
+      'DELETE /api/v1/texts?tenantId=acme&userId=ada',
     ]);
     expect(server.asked[4]?.body).toBe('{"limits":[{"unit":"usd","amount":"5.00"}]}');
   });

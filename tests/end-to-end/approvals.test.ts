@@ -4,6 +4,8 @@ import { type ApplicationFailure, WorkflowFailedError } from '@temporalio/client
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { TaskNotRunningError, UpdateRefusedError } from '../../src/client/task-update.ts';
 import type { ApprovalRow } from '../../src/stores/approvals.ts';
+import type { BudgetExceededDetails } from '../../src/task/failure.ts';
+import { parseUsd } from '../../src/task/money.ts';
 import { eventually } from '../support/eventually.ts';
 import { type Fleet, type FleetWorker, openFleet } from '../support/fleet.ts';
 import { hardLimit } from '../support/stores.ts';
@@ -158,15 +160,19 @@ it('takes a cheaper model where the budget has no room for the one that was aske
 }, 60_000);
 
 it('waits for the window of a limit to turn, and goes on at once when somebody raises the limit', async () => {
-  const limit = { ...hardLimit('usd', 1_000n), window: 'hour' } as const;
+  const limit = { ...hardLimit('usd', 1_000n), window: 'month' } as const;
   const user = { kind: 'user', id: 'frank' } as const;
   await fleet.test.stores.limits.set('default', user, [limit], { by: 'test' });
   const small = { userId: 'frank', query: QUERY, maxOutputTokens: 10, budget: { onExceeded: 'wait' } };
   const hopeless = await fleet.tasks.start(small);
   // Larger than the whole limit: no window will ever have room.
   const error: unknown = await fleet.tasks.result(hopeless.taskId).catch((cause: unknown) => cause);
-  expect((error as WorkflowFailedError).cause).toMatchObject({ type: 'BudgetExceeded' });
-  await fleet.test.stores.limits.set('default', user, [{ ...limit, amount: 60_000n }], { by: 'test' });
+  const cause = (error as WorkflowFailedError).cause as ApplicationFailure;
+  expect(cause).toMatchObject({ type: 'BudgetExceeded' });
+  // Room for exactly one such call.
+  const [details] = cause.details as [BudgetExceededDetails];
+  const amount = parseUsd(details.needed) ?? 0n;
+  await fleet.test.stores.limits.set('default', user, [{ ...limit, amount }], { by: 'test' });
   const first = await fleet.tasks.start(small);
   await fleet.tasks.result(first.taskId);
   const { taskId } = await fleet.tasks.start(small);

@@ -44,7 +44,8 @@ export class Book {
   readonly #world: World;
   readonly #tables: Tables;
   readonly #leaseMs: number;
-  readonly #asked = new Map<string, HoldRequest>();
+  /** By attempt; one that does not fit is asked for again, smaller. */
+  readonly #asked = new Map<string, HoldRequest[]>();
   readonly #holds = new Map<string, Hold>();
   /** Attempts that Redis may count as held, by what its scripts answered. */
   readonly #counted = new Map<string, Payer>();
@@ -58,7 +59,7 @@ export class Book {
   }
 
   asks(request: HoldRequest): void {
-    this.#asked.set(request.attemptKey, request);
+    this.#asked.set(request.attemptKey, [request, ...(this.#asked.get(request.attemptKey) ?? [])]);
   }
 
   /** Redis lost everything, leases included. */
@@ -71,30 +72,38 @@ export class Book {
     const attemptKey = args[0] ?? '';
     switch (name) {
       case 'hold':
-        return this.#onHold(attemptKey, answer as readonly [string, ...(string | number)[]]);
+        this.#onHold(args, answer as readonly [string, ...(string | number)[]]);
+        break;
       case 'markSent':
       case 'renew':
         if (answer === 1 && !process.isDead) this.#proofs.set(attemptKey, this.#world.nowMs);
-        return undefined;
+        break;
       case 'adjust':
         for (const entry of this.#tables.entries) if (entry.kind === 'adjust') this.#markTold(entry, args);
-        return undefined;
+        break;
       default:
-        return undefined;
     }
   };
 
   #markTold(entry: LedgerEntry, args: readonly string[]): void {
     // The script names its attempt only in its keys; the moment of the hold is enough to find it.
-    if (args[4] === String(entry.attempt.heldAt.getTime())) entry.isTold = true;
+    if (args.includes(String(entry.attempt.heldAt.getTime()))) entry.isTold = true;
   }
 
-  #onHold(attemptKey: string, answer: readonly [string, ...(string | number)[]]): void {
-    const request = this.#asked.get(attemptKey);
+  #onHold(args: readonly string[], answer: readonly [string, ...(string | number)[]]): void {
+    const attemptKey = args[0] ?? '';
+    // Commands of one attempt differ in their amounts only.
+    const request = this.#asked
+      .get(attemptKey)
+      ?.find(({ estimate }) =>
+        [estimate.nanoUsd, estimate.tokens].every((amount) => args.includes(`${amount}`)),
+      );
     if (request === undefined) throw new Error(`nobody asked for ${attemptKey}`);
     const [kind, ...rest] = answer;
     if (kind === 'OK') {
-      this.#holds.set(attemptKey, { request, heldAtMs: Number(rest[0]) });
+      // Repeated, it answers what is there.
+      if (!this.#holds.has(attemptKey) || rest.length > 1)
+        this.#holds.set(attemptKey, { request, heldAtMs: Number(rest[0]) });
       this.#counted.set(attemptKey, request.payer);
     }
     if (kind === 'REFUSED') this.#checkRefusal(request, rest);
@@ -104,7 +113,7 @@ export class Book {
   /** Nobody is refused while what is settled leaves room. */
   #checkRefusal(request: HoldRequest, [index, settled, , key]: readonly (string | number)[]): void {
     const limit = request.limits[Number(index) - 1];
-    if (limit === undefined) return this.#world.violated(`refused by limit ${index}, which is not there`);
+    if (limit === undefined) throw new Error(`refused by limit ${index}, which is not there`);
     const interval = fromIntervalKey(String(key));
     this.#world.require(
       interval.startMs === intervalAt(limit, this.#world.nowMs).startMs,
@@ -122,7 +131,7 @@ export class Book {
   /** Only holds that somebody made stand in the way, each of them once. */
   #checkCrowd(request: HoldRequest, [index, settled, held, key]: readonly (string | number)[]): void {
     const limit = request.limits[Number(index) - 1];
-    if (limit === undefined) return this.#world.violated(`held by limit ${index}, which is not there`);
+    if (limit === undefined) throw new Error(`held by limit ${index}, which is not there`);
     const interval = fromIntervalKey(String(key));
     let known = 0n;
     for (const [attemptKey, payer] of this.#counted) {
@@ -153,13 +162,15 @@ export class Book {
     const row = this.#tables.attempts.get(attemptKey);
     const hold = this.#holds.get(attemptKey);
     world.require(!this.requests.has(attemptKey), () => `${attemptKey} was sent twice`);
-    if (row === undefined || hold === undefined)
-      return world.violated(`${attemptKey} was sent without a hold and a row`);
+    if (row === undefined || hold === undefined) {
+      world.violated(`${attemptKey} was sent without a hold and a row`);
+      return;
+    }
     const { attempt } = row;
     world.require(row.state !== 'voided', () => `${attemptKey} was sent although it is void`);
     world.require(
       maxOutputTokens <= attempt.estimate.maxOutputTokens &&
-        attempt.estimate.nanoUsd === hold.request.estimate.nanoUsd,
+        attempt.estimate.nanoUsd <= hold.request.estimate.nanoUsd,
       () => `${attemptKey} was sent for more than it holds`,
     );
     world.require(

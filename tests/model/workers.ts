@@ -129,7 +129,11 @@ export function createWorker(parts: WorkerParts, process: Process): Worker {
     limits: limitsOf(world, tables, process),
     thresholds: { cross: async () => false },
     spendBreaker,
-    rates: createRates(redis, { leaseMs: LEASE_MS, limitOf: () => ({ rpm: 600, maxParallel: 2 }), callers: () => 1 }),
+    rates: createRates(redis, {
+      leaseMs: LEASE_MS,
+      limitOf: () => ({ rpm: 600, maxParallel: 2 }),
+      callers: () => 1,
+    }),
     // Calls of a run have no task row and so no events; whoever asks for them finds nothing.
     events: {} as Events,
     breakerOf: (name) => ({ name, state: 'closed', retryAfterMs: () => 0, run: (work) => work() }),

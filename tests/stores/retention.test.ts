@@ -1,8 +1,10 @@
 // What is given up after its time: rows of the ledger, without a change of any sum; texts; events. And what is never given up.
 
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { readScopeSums } from '../../src/stores/scope-sums.ts';
 import { USAGE_GROUPS, type UsageFilter } from '../../src/stores/usage.ts';
 import type { Scope } from '../../src/task/budget.ts';
+import { ALWAYS } from '../../src/task/window.ts';
 import { beginTask, callDependencies, visitOnce } from '../support/calls.ts';
 import { eventually } from '../support/eventually.ts';
 import { createFakeModels } from '../support/fake-models.ts';
@@ -24,6 +26,7 @@ afterAll(() => test[Symbol.asyncDispose]());
 
 const ANSWERING = { kind: 'reply', pieces: ['the ', 'answer'] } as const;
 const LIMIT = new Date('2026-01-01T00:00:00Z');
+const THIS_DAY = { startMs: Date.now() - 86_400_000, endMs: Date.now() + 86_400_000 };
 const allPartitions = (month: string) => ['attempts', 'ledger'].map((parent) => `${parent}_${month}`);
 
 /** mulberry32: the same rows in every run. */
@@ -104,6 +107,11 @@ async function everySum() {
   ];
   const counters = [];
   for (const scope of scopes) counters.push(await accounts.settled('acme', scope));
+  // What a counter in Redis is rebuilt from.
+  const rebuilt = [];
+  for (const scope of scopes)
+    rebuilt.push((await readScopeSums(test.postgres, 'acme', scope, [THIS_DAY, ALWAYS])).settled[1]);
+  expect(rebuilt).toEqual(counters);
   return { reports, counters };
 }
 

@@ -4,7 +4,10 @@ import { Worker } from '@temporalio/worker';
 import { expect, it } from 'vitest';
 
 const FOLDER = new URL('../histories/', import.meta.url);
-const KINDS = ['cancelled', 'happy', 'invalid', 'refused', 'retried', 'throttled'];
+const KINDS = [
+  ...['approved', 'cancelled', 'degraded', 'detached', 'happy', 'invalid', 'raised', 'refused', 'retried'],
+  ...['throttled', 'timed-out', 'waited'],
+];
 const workflowsPath = new URL('../../src/workflows/index.ts', import.meta.url).pathname;
 
 async function histories() {
