@@ -9,6 +9,7 @@ const CALL_SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600
 const TASK_SECONDS = [0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 1800, 3600];
 const RPC_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 70];
 const TOKENS = [10, 100, 500, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000];
+const RATIOS = [0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1, 1.1];
 const USD = [0.0001, 0.001, 0.01, 0.05, 0.1, 0.5, 1, 5];
 
 const BREAKER_STATES = { closed: 0, half_open: 1, open: 2 } as const;
@@ -63,6 +64,7 @@ export function createMetrics() {
         all.settledUsd.inc({ provider }, usd),
       refused: (labels: { scope: string; reason: string }) => all.refused.inc(labels),
       overrun: (provider: string) => all.overrun.inc({ provider }),
+      holdRatio: (provider: string, ratio: number) => all.holdRatio.observe({ provider }, ratio),
       pressed: (scope: string, ratio: number) => all.pressure.set({ scope }, ratio),
       slowedDown: (scope: string, seconds: number) => all.backpressureSeconds.observe({ scope }, seconds),
       delayed: ({ seconds, ...labels }: { provider: string; dimension: string; seconds: number }) =>
@@ -158,6 +160,12 @@ function budgetMetrics({ counter, gauge, histogram }: Makers) {
       CALL_SECONDS,
     ),
     drift: gauge('budget_drift', 'USD by which counters differ from the ledger, as last checked', []),
+    holdRatio: histogram(
+      'budget_hold_ratio',
+      'cost of an attempt as a share of its hold; far below 1: holds keep others out',
+      ['provider'],
+      RATIOS,
+    ),
     overrun: counter('budget_overrun_total', 'attempts that cost more than their estimate', ['provider']),
     priceUnknown: counter('price_unknown_total', 'calls whose model had no price', ['provider']),
   };

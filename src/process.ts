@@ -37,14 +37,7 @@ export async function openParts(
   const metrics = createMetrics();
   const breakers = createBreakers(config, metrics, log);
 
-  const plainPostgres = createPostgres(config.postgres, log);
-  closers.push(() => plainPostgres.close());
-  const plainRedis = createRedis(config.redis, log);
-  closers.push(() => plainRedis.close());
-  await checkRedis(plainRedis, config.redis);
-  const postgres: Postgres = guarded(plainPostgres, breakers.postgres, ['query', 'transaction']);
-  const redis: Redis = guarded(plainRedis, breakers.redis, ['run', 'command', 'runId', 'nowMs']);
-
+  const { postgres, redis } = await openServers(config, log, { breakers, closers });
   const stores = openStores(config, { postgres, redis, metrics, log });
   const presence = startPresence({ kind, processes: stores.processes, log });
   closers.push(async () => presence[Symbol.asyncDispose]());
@@ -96,8 +89,9 @@ export async function openParts(
     temporal: async () => {
       await connection.workflowService.getSystemInfo({});
     },
-    redis: () => plainRedis.ping(),
-    postgres: () => plainPostgres.ping(),
+    // Past their breakers: a probe asks the server.
+    redis: redis.ping,
+    postgres: postgres.ping,
   };
   const rerateAll = (request: RerateRequest) => rerate({ ...calls, rerateRows: stores.rerateRows }, request);
   return {
@@ -110,6 +104,22 @@ export async function openParts(
     tasks,
     probes,
     plan: planOf(config, searchAttributes),
+  };
+}
+
+async function openServers(
+  config: Config,
+  log: Logger,
+  { breakers, closers }: { breakers: ReturnType<typeof createBreakers>; closers: Closers },
+): Promise<{ postgres: Postgres; redis: Redis }> {
+  const postgres = createPostgres(config.postgres, log);
+  closers.push(() => postgres.close());
+  const redis = createRedis(config.redis, log);
+  closers.push(() => redis.close());
+  await checkRedis(redis, config.redis);
+  return {
+    postgres: guarded(postgres, breakers.postgres, ['query', 'transaction']),
+    redis: guarded(redis, breakers.redis, ['run', 'command', 'runId', 'nowMs']),
   };
 }
 

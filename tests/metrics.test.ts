@@ -10,6 +10,7 @@ import { loadConfig } from '../src/config.ts';
 import { createApp } from '../src/gateway/app.ts';
 import { closingAfter, openParts, type Parts } from '../src/process.ts';
 import { eventKeys } from '../src/stores/keys.ts';
+import { folderWith } from './config/overlay.ts';
 import { eventually } from './support/eventually.ts';
 import { openTestStores, QUIET, type TestStores } from './support/stores.ts';
 
@@ -38,6 +39,9 @@ it('writes every metric it declares while tasks run through the system', { timeo
       OPENAI_API_KEY: 'a-key',
       OPENAI_BASE_URL: greedy.url,
       CB_LLM_FAILURE_THRESHOLD: '3',
+      MAX_BACKPRESSURE_DELAY_MS: '20',
+      WEIR_BUDGET_DRIFT_INTERVAL: '100ms',
+      WEIR_CONFIG_DIR: folderWith({ 'models.yaml': PRICELESS }),
       WEIR_BUDGET_REAPER_INTERVAL: '200ms',
     },
   });
@@ -70,6 +74,9 @@ it('writes every metric it declares while tasks run through the system', { timeo
   });
 });
 
+const PRICELESS =
+  'models: {simulated/priceless: {tier: small, contextWindow: 1000, maxOutputTokens: 100, capabilities: []}}';
+
 /** Every kind of end, and the faults that the rarer metrics tell of. */
 async function drive(parts: Parts, test: TestStores): Promise<void> {
   const run = async (input: Record<string, unknown>) => {
@@ -79,6 +86,11 @@ async function drive(parts: Parts, test: TestStores): Promise<void> {
   };
   await run({ query: QUERY });
   await run({ query: QUERY, budget: { usd: '0.000001' } });
+  await run({ query: QUERY, model: 'simulated/priceless' });
+  // Passed at once, and soft: the call is slowed down.
+  const soft = { unit: 'usd', window: 'day', amount: 1n, hard: false, warnAt: 0.8 } as const;
+  await parts.stores.limits.set('default', { kind: 'user', id: 'slowed' }, [soft], { by: 'test' });
+  await run({ query: QUERY, userId: 'slowed' });
   const throttled = run({ query: faulty({ status: 429, retryAfterMs: 2_000 }) });
   await eventually(async () => {
     if ((await parts.stores.tasks.waitingCount()) === 0) throw new Error('no task waits for the provider');

@@ -111,6 +111,8 @@ export type CallMeter = {
   settled(charge: { provider: string; usd: number }): void;
   refused(refusal: { scope: string; reason: string }): void;
   overrun(provider: string): void;
+  /** Cost of an attempt as a share of its hold. */
+  holdRatio(provider: string, ratio: number): void;
   /** Projected use of a call's tightest limit, as a share of it. */
   pressed(scope: string, ratio: number): void;
   slowedDown(scope: string, seconds: number): void;

@@ -189,13 +189,18 @@ export function toEstimate(price: PriceEntry, inputTokens: number, maxOutputToke
   };
 }
 
-/** The dearest way to spend so many input tokens: some providers charge more for writing a cache than for fresh input. */
+/**
+ * The dearest way to spend at most so many input tokens. Some providers charge more for writing a cache than for fresh input; and a row
+ * for long inputs may be cheaper than the one below it, where the true count can still come to lie.
+ */
 function dearest(price: PriceEntry, inputTokens: number, outputTokens: number): bigint {
   const output = { ...NO_USAGE, outputTokens };
-  const ways: readonly Usage[] = [
-    { ...output, inputTokens },
-    { ...output, cacheWrite5mTokens: inputTokens },
-    { ...output, cacheWrite1hTokens: inputTokens },
-  ];
+  const lengths = price.above.map((row) => row.inputTokens).filter((length) => length < inputTokens);
+  const ways = [inputTokens, ...lengths].flatMap((length): readonly Usage[] => [
+    { ...output, inputTokens: length },
+    { ...output, cacheReadTokens: length },
+    { ...output, cacheWrite5mTokens: length },
+    { ...output, cacheWrite1hTokens: length },
+  ]);
   return ways.map((usage) => costNanoUsd(price, usage)).reduce((most, cost) => (cost > most ? cost : most));
 }

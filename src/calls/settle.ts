@@ -70,6 +70,11 @@ async function charge(
   }
   dependencies.meter.attemptEnded({ provider: attempt.provider, model: attempt.model, outcome: end.outcome });
   dependencies.meter.settled({ provider: attempt.provider, usd: Number(end.charge.nanoUsd) / 1e9 });
+  if (attempt.estimate.nanoUsd > 0n)
+    dependencies.meter.holdRatio(
+      attempt.provider,
+      Number(end.charge.nanoUsd) / Number(attempt.estimate.nanoUsd),
+    );
   if (end.charge.nanoUsd > attempt.estimate.nanoUsd) dependencies.meter.overrun(attempt.provider);
   await release(dependencies, attempt, end.charge);
   return 'settled';

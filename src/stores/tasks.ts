@@ -7,7 +7,9 @@ import type { FailureDetails } from '../task/failure.ts';
 import type { TaskInput } from '../task/input.ts';
 import type { EndedStatus, TaskStatus } from '../task/status.ts';
 import type { UsageTotals } from '../task/usage.ts';
+import { ALWAYS } from '../task/window.ts';
 import { DECIDED_BY_WEIR, toDecidedEvent } from './approvals.ts';
+import { bounds, settledSums } from './accounts.ts';
 import { toStored } from './limits.ts';
 import { writeMilestones } from './milestones.ts';
 import type { Postgres, Sql } from './postgres.ts';
@@ -239,10 +241,8 @@ function begin(
  */
 async function setOwnLimits(sql: Sql, task: NewTask): Promise<void> {
   const { rows } = await sql.query<{ nano: bigint; tokens: bigint }>(
-    `select coalesce(sum(cost_nano_usd), 0) as nano,
-       coalesce(sum(input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens + output_tokens), 0) as tokens
-     from ledger where task_id = $1 and tenant_id = $2`,
-    [task.taskId, task.input.tenantId],
+    settledSums('task', ALWAYS, ['$3', '$4']),
+    [task.input.tenantId, task.taskId, ...bounds(ALWAYS)],
   );
   const spent = rows[0] ?? { nano: 0n, tokens: 0n };
   const isFirst = spent.nano === 0n && spent.tokens === 0n;
@@ -348,6 +348,10 @@ type SelectedRow = {
   nano: bigint;
 };
 
+/** What a task's sums are made of, in the ledger and in what dropped months left behind. */
+const BOOKED =
+  'input_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens, cost_nano_usd';
+
 async function select(
   sql: Sql,
   condition: string,
@@ -361,7 +365,10 @@ async function select(
          coalesce(sum(cache_write_5m_tokens + cache_write_1h_tokens), 0) as write_tokens,
          coalesce(sum(output_tokens), 0) as output_tokens, coalesce(sum(reasoning_tokens), 0) as reasoning_tokens,
          coalesce(sum(cost_nano_usd), 0) as nano
-       from ledger where ledger.task_id = t.task_id and ledger.tenant_id = t.tenant_id) l
+       from (
+         select ${BOOKED} from ledger where ledger.task_id = t.task_id and ledger.tenant_id = t.tenant_id
+         union all select ${BOOKED} from ledger_rollups r where r.task_id = t.task_id and r.tenant_id = t.tenant_id and r.task_id <> ''
+       ) as booked) l
      where ${condition} order by t.created_at desc, t.task_id desc limit ${limit}`,
     values,
   );

@@ -105,6 +105,44 @@ describe('estimateCall', () => {
     );
   });
 
+  describe('at a price that rises above 200,000 input tokens', () => {
+    const tier = { inputTokens: 200_000, input: 2_000_000_000n, output: 5_000_000_000n };
+    const catalog = catalogOf([{ ...PRICE, above: [tier] }]);
+    const at = (inputTokens: number, prices = catalog) => {
+      const tokens = { ...dependenciesOf().tokens, upperBound: () => inputTokens };
+      const dependencies = dependenciesOf({ catalog: prices, tokens });
+      const hold = estimateCall(dependencies, request, Date.now())?.nanoUsd ?? -1n;
+      const settle = (usage: Partial<Usage>) =>
+        priceUsage(dependencies, { model: MODEL, heldAt: new Date() }, { ...NO_USAGE, ...usage });
+      return { hold, settle };
+    };
+
+    it.each([
+      ['200,000 input tokens take the base price', 200_000, 200_000n * 1_000n + 100n * 2_000n],
+      ['200,001 input tokens take the price above, all of them', 200_001, 200_001n * 2_000n + 100n * 5_000n],
+    ])('%s, in the hold and in the settlement', (_title, inputTokens, cost) => {
+      const { hold, settle } = at(inputTokens);
+      expect(hold).toBe(cost);
+      expect(settle({ inputTokens, outputTokens: 100 })).toBe(cost);
+      expect(settle({ inputTokens: 1, cacheReadTokens: inputTokens - 1, outputTokens: 100 })).toBe(cost);
+    });
+
+    it('holds at the price above while the true count is below, and settles at the base price', () => {
+      const { hold, settle } = at(260_000);
+      expect(hold).toBe(260_000n * 2_000n + 100n * 5_000n);
+      expect(settle({ inputTokens: 190_000, outputTokens: 100 })).toBe(190_000n * 1_000n + 100n * 2_000n);
+    });
+
+    it('never holds less than a true count below it can cost, where long inputs are cheaper', () => {
+      const cheaper = catalogOf([
+        { ...PRICE, above: [{ inputTokens: 200_000, input: 100_000_000n, output: 200_000_000n }] },
+      ]);
+      const { hold, settle } = at(200_001, cheaper);
+      expect(hold).toBe(settle({ inputTokens: 200_000, outputTokens: 100 }));
+      expect(hold).toBeGreaterThan(settle({ inputTokens: 200_001, outputTokens: 100 }));
+    });
+  });
+
   it('bounds, for every shipped model, what any usage within its tokens can cost', () => {
     const { models } = loadConfig({ env: {} });
     const catalog: CallDependencies['catalog'] = { priceHash: 'hash', modelOf: (id) => models[id] };

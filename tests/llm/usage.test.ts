@@ -3,7 +3,8 @@
 import { expect, test } from 'vitest';
 import type { Protocol } from '../../src/llm/protocol.ts';
 import { rawUsageOf, toUsage } from '../../src/llm/usage.ts';
-import { NO_USAGE, type Usage } from '../../src/task/usage.ts';
+import { costNanoUsd } from '../../src/task/price.ts';
+import { NO_USAGE, totalInputTokens, type Usage } from '../../src/task/usage.ts';
 
 const row = (what: string, protocol: Protocol, raw: object, usage: Partial<Usage>) =>
   [what, protocol, raw, { ...NO_USAGE, ...usage }] as const;
@@ -111,6 +112,141 @@ test.each([
   ),
   row('google without output', 'google', { promptTokenCount: 100 }, { inputTokens: 100 }),
 ])('toUsage takes %s apart', (_, protocol, raw, usage) => expect(toUsage(protocol, raw)).toEqual(usage));
+
+test.each<[string, Protocol, object]>([
+  ['openai', 'openai', { prompt_tokens: 0, completion_tokens: 0, total_tokens: 0 }],
+  [
+    'openai with its details',
+    'openai',
+    {
+      prompt_tokens: 0,
+      completion_tokens: 0,
+      prompt_tokens_details: { cached_tokens: 0 },
+      completion_tokens_details: { reasoning_tokens: 0 },
+    },
+  ],
+  ['openai-compatible', 'openai-compatible', { prompt_tokens: 0, completion_tokens: 0 }],
+  ['deepseek', 'openai-compatible', { prompt_tokens: 0, completion_tokens: 0, prompt_cache_hit_tokens: 0 }],
+  ['anthropic', 'anthropic', { input_tokens: 0, output_tokens: 0 }],
+  [
+    'anthropic with its details',
+    'anthropic',
+    {
+      input_tokens: 0,
+      output_tokens: 0,
+      cache_read_input_tokens: 0,
+      cache_creation_input_tokens: 0,
+      cache_creation: { ephemeral_5m_input_tokens: 0, ephemeral_1h_input_tokens: 0 },
+    },
+  ],
+  ['google', 'google', { promptTokenCount: 0, candidatesTokenCount: 0 }],
+])('an explicit zero of %s is measured as zero, not taken for absent', (_, protocol, raw) => {
+  expect(toUsage(protocol, raw)).toEqual(NO_USAGE);
+});
+
+/** Each says: 1,000 tokens in, 800 of them read from a cache; 10 out. */
+test.each<[string, Protocol, object]>([
+  [
+    'openai',
+    'openai',
+    { prompt_tokens: 1_000, completion_tokens: 10, prompt_tokens_details: { cached_tokens: 800 } },
+  ],
+  [
+    'deepseek',
+    'openai-compatible',
+    {
+      prompt_tokens: 1_000,
+      completion_tokens: 10,
+      prompt_cache_hit_tokens: 800,
+      prompt_cache_miss_tokens: 200,
+    },
+  ],
+  [
+    'a server that tells the hits twice',
+    'openai-compatible',
+    {
+      prompt_tokens: 1_000,
+      completion_tokens: 10,
+      prompt_tokens_details: { cached_tokens: 800 },
+      prompt_cache_hit_tokens: 800,
+    },
+  ],
+  ['anthropic', 'anthropic', { input_tokens: 200, output_tokens: 10, cache_read_input_tokens: 800 }],
+  [
+    'google',
+    'google',
+    {
+      promptTokenCount: 1_000,
+      candidatesTokenCount: 10,
+      cachedContentTokenCount: 800,
+      totalTokenCount: 1_010,
+    },
+  ],
+])('a cached prefix of %s is priced once, at the price of the cache', (_, protocol, raw) => {
+  const price = { input: 1_000_000_000n, cachedInput: 100_000_000n, output: 2_000_000_000n };
+  const entry = { ...price, validFromMs: 0, cacheWrite5m: 0n, cacheWrite1h: 0n, above: [] };
+  const usage = toUsage(protocol, raw);
+  if (usage === undefined) throw new Error('no usage');
+  expect(totalInputTokens(usage)).toBe(1_000);
+  expect(costNanoUsd(entry, usage)).toBe(200n * 1_000n + 800n * 100n + 10n * 2_000n);
+});
+
+/** Each says: 1,000 tokens in, 600 of them written to a cache for later; 10 out. */
+test.each<[string, Protocol, object]>([
+  [
+    'openai',
+    'openai',
+    { prompt_tokens: 1_000, completion_tokens: 10, prompt_tokens_details: { cache_write_tokens: 600 } },
+  ],
+  [
+    'anthropic',
+    'anthropic',
+    {
+      input_tokens: 400,
+      output_tokens: 10,
+      cache_creation_input_tokens: 600,
+      cache_creation: { ephemeral_5m_input_tokens: 600, ephemeral_1h_input_tokens: 0 },
+    },
+  ],
+])('a prefix that %s wrote to its cache is priced once, at the price of writing', (_, protocol, raw) => {
+  const price = { input: 1_000_000_000n, cachedInput: 0n, cacheWrite5m: 1_250_000_000n, cacheWrite1h: 0n };
+  const usage = toUsage(protocol, raw);
+  if (usage === undefined) throw new Error('no usage');
+  expect(costNanoUsd({ ...price, output: 0n, validFromMs: 0, above: [] }, usage)).toBe(
+    400n * 1_000n + 600n * 1_250n,
+  );
+});
+
+test.each<[string, Protocol, (input: number) => object]>([
+  ['openai', 'openai', (input) => ({ prompt_tokens: input, completion_tokens: 0 })],
+  [
+    'openai, half of them cached',
+    'openai',
+    (input) => ({
+      prompt_tokens: input,
+      completion_tokens: 0,
+      prompt_tokens_details: { cached_tokens: 100_000 },
+    }),
+  ],
+  ['openai-compatible', 'openai-compatible', (input) => ({ prompt_tokens: input, completion_tokens: 0 })],
+  ['anthropic', 'anthropic', (input) => ({ input_tokens: input, output_tokens: 0 })],
+  [
+    'anthropic, most of them cached',
+    'anthropic',
+    (input) => ({ input_tokens: input - 150_000, output_tokens: 0, cache_read_input_tokens: 150_000 }),
+  ],
+  ['google', 'google', (input) => ({ promptTokenCount: input })],
+  [
+    'google, some of them for tools',
+    'google',
+    (input) => ({ promptTokenCount: input - 5, toolUsePromptTokenCount: 5 }),
+  ],
+])('200,000 input tokens of %s take the base price and 200,001 that of the row above', (_, protocol, raw) => {
+  const row = { input: 1_000_000n, cachedInput: 1_000_000n, cacheWrite5m: 0n, cacheWrite1h: 0n, output: 0n };
+  const entry = { ...row, validFromMs: 0, above: [{ inputTokens: 200_000, input: 2_000_000n, output: 0n }] };
+  const cost = (input: number) => costNanoUsd(entry, toUsage(protocol, raw(input)) ?? NO_USAGE);
+  expect([cost(200_000), cost(200_001)]).toEqual([200_000n, 400_002n]);
+});
 
 test.each<[string, Protocol, unknown]>([
   ['nothing', 'openai', undefined],

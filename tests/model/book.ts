@@ -157,7 +157,7 @@ export class Book {
   }
 
   /** A request reaches the provider. */
-  sends(process: Process, attemptKey: string, maxOutputTokens: number): void {
+  sends(process: Process, attemptKey: string, sent: { maxOutputTokens: number; issuedAtMs: number }): void {
     const world = this.#world;
     const row = this.#tables.attempts.get(attemptKey);
     const hold = this.#holds.get(attemptKey);
@@ -169,7 +169,7 @@ export class Book {
     const { attempt } = row;
     world.require(row.state !== 'voided', () => `${attemptKey} was sent although it is void`);
     world.require(
-      maxOutputTokens <= attempt.estimate.maxOutputTokens &&
+      sent.maxOutputTokens <= attempt.estimate.maxOutputTokens &&
         attempt.estimate.nanoUsd <= hold.request.estimate.nanoUsd,
       () => `${attemptKey} was sent for more than it holds`,
     );
@@ -177,7 +177,13 @@ export class Book {
       attempt.heldAt.getTime() === hold.heldAtMs,
       () => `${attemptKey} was held at ${hold.heldAtMs} and says ${attempt.heldAt.getTime()}`,
     );
-    this.#checkPredecessors(attempt.callKey, attemptKey);
+    if (row.state === 'started') this.#checkPredecessors(attempt.callKey, attemptKey);
+    // A worker that was too slow may have written its request just before somebody gave it up, never after that.
+    else
+      world.require(
+        sent.issuedAtMs <= row.endedAtMs || !this.#proofs.has(attemptKey),
+        () => `${attemptKey} was sent although it was ${row.state} by ${row.endedBy}`,
+      );
     this.requests.set(attemptKey, {
       attemptKey,
       callKey: attempt.callKey,

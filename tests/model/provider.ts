@@ -29,11 +29,12 @@ export function createProvider(world: World, book: Book, process: Process): Lang
   return {
     has: () => true,
     stream: async (request) => {
+      const sent = { maxOutputTokens: request.maxOutputTokens, issuedAtMs: world.nowMs };
       // Written before anything is awaited: the request is under way from here on.
       await world
         .op(process, 'provider', `request ${request.attemptKey}`, () => {
           if (request.signal.aborted) throw failed(request, { kind: 'aborted', stage: 'unsent' });
-          book.sends(process, request.attemptKey, request.maxOutputTokens);
+          book.sends(process, request.attemptKey, sent);
         })
         .catch((error: unknown) => {
           if (error instanceof LlmError) throw error;

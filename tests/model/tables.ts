@@ -26,6 +26,7 @@ type AttemptRow = {
   outcome: AttemptOutcome | undefined;
   /** Who ended it. */
   endedBy: string | undefined;
+  endedAtMs: number;
 };
 
 export type LedgerEntry = {
@@ -85,6 +86,7 @@ export class Tables {
       state: 'started',
       outcome: undefined,
       endedBy: undefined,
+      endedAtMs: 0,
     });
     return true;
   }
@@ -185,6 +187,7 @@ export class Tables {
     row.state = to;
     row.outcome = outcome;
     row.endedBy = by;
+    row.endedAtMs = this.#nowMs();
     return true;
   }
 

@@ -70,6 +70,9 @@ export type WorkerParts = {
   readonly rateControl: boolean;
 };
 
+/** Nothing of a run is measured, whatever there is to measure. */
+const UNMEASURED = new Proxy({}, { get: () => () => undefined }) as CallDependencies['meter'];
+
 const SILENT: Logger = {
   debug: () => undefined,
   info: () => undefined,
@@ -141,20 +144,7 @@ export function createWorker(parts: WorkerParts, process: Process): Worker {
     isOutage: (error) => error instanceof StoreAway && error.store === 'postgres',
     pause,
     settings: { ...SETTINGS, rateControl: parts.rateControl },
-    meter: {
-      attemptEnded: () => undefined,
-      answered: () => undefined,
-      firstToken: () => undefined,
-      settled: () => undefined,
-      refused: () => undefined,
-      overrun: () => undefined,
-      pressed: () => undefined,
-      slowedDown: () => undefined,
-      delayed: () => undefined,
-      throttled: () => undefined,
-      deltaDropped: () => undefined,
-      priceUnknown: () => undefined,
-    },
+    meter: UNMEASURED,
     log: SILENT,
   };
   return { process, dependencies, calls: createCalls(dependencies), spendBreaker };

@@ -8,7 +8,7 @@ import { ALWAYS } from '../../src/task/window.ts';
 import { beginTask, callDependencies, visitOnce } from '../support/calls.ts';
 import { eventually } from '../support/eventually.ts';
 import { createFakeModels } from '../support/fake-models.ts';
-import { openTestStores, type TestStores } from '../support/stores.ts';
+import { hardLimit, openTestStores, type TestStores } from '../support/stores.ts';
 import { addAttempt, addRows, makeMonth, type OldRow, oldPartitions } from './old-months.ts';
 
 let test: TestStores;
@@ -159,6 +159,23 @@ describe('dropOldPartitions', () => {
       nanoUsd: 12n,
       billableNanoUsd: 12n,
     });
+  });
+
+  it('leaves tasks what they cost, and the limits of an id that is used again on top of it', async () => {
+    await makeMonth(test, '2025-01');
+    await beginTask(test, 'again');
+    const row = { at: '2025-01-05T00:00:00Z', taskId: 'again', tenantId: 'tenant' };
+    await addRows(test, [
+      { ...row, attemptKey: 'again#1', nano: 7n },
+      { ...row, attemptKey: 'again#2', nano: 4n },
+    ]);
+    const before = await test.stores.tasks.get('again');
+    expect(before).toMatchObject({ nanoUsd: 11n, usage: { inputTokens: 32, outputTokens: 10 } });
+    await test.stores.retention.dropOldPartitions(LIMIT);
+    expect(await test.stores.tasks.get('again')).toEqual(before);
+    await beginTask(test, 'again', [hardLimit('usd', 100n)], 'second-run');
+    const limits = await test.stores.limits.get('tenant', { kind: 'task', id: 'again' });
+    expect(limits?.map(({ amount }) => amount)).toEqual([111n]);
   });
 
   it('rolls a month up once when several processes are at it', async () => {

@@ -86,6 +86,7 @@ export function callDependencies(
       settled: () => undefined,
       refused: () => undefined,
       overrun: () => undefined,
+      holdRatio: () => undefined,
       pressed: () => undefined,
       slowedDown: () => undefined,
       delayed: () => undefined,

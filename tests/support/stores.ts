@@ -39,15 +39,7 @@ export async function openTestStores(
     QUIET,
   );
   await redis.ready(10_000);
-  const stores = createStores(postgres, redis, {
-    leaseMs: 10_000,
-    attemptMs: 600_000,
-    defaultLimits: NO_LIMITS,
-    calendar: { zone: 'UTC', weekStart: 'monday' },
-    rateOf: () => ({}),
-    events: { ringCapacity: 512, onPublished: () => undefined },
-    ...options,
-  });
+  const stores = storesOn({ postgres, redis }, options);
   return {
     stores,
     postgres,
@@ -59,6 +51,44 @@ export async function openTestStores(
       await removeKeys(redis, schema);
       await redis.close();
       await postgres.query(`drop schema ${schema} cascade`);
+      await postgres.close();
+    },
+  };
+}
+
+/** Further stores on the servers of a test: another process, or another configuration. */
+export function storesOn(
+  { postgres, redis }: Pick<TestStores, 'postgres' | 'redis'>,
+  options: Partial<StoreOptions> = {},
+): Stores {
+  return createStores(postgres, redis, {
+    leaseMs: 10_000,
+    attemptMs: 600_000,
+    defaultLimits: NO_LIMITS,
+    calendar: { zone: 'UTC', weekStart: 'monday' },
+    rateOf: () => ({}),
+    events: { ringCapacity: 512, onPublished: () => undefined },
+    ...options,
+  });
+}
+
+/** Connections of another process to the schema and the keys of a test; closed when disposed. */
+export async function connectAgain({ schema, prefix }: Pick<TestStores, 'schema' | 'prefix'>) {
+  const servers = inject('servers');
+  const postgres = createPostgres(
+    { url: servers.postgres, schema, poolSize: 10, statementTimeoutMs: 10_000 },
+    QUIET,
+  );
+  const redis = createRedis(
+    { url: servers.redis, keyPrefix: prefix, commandTimeoutMs: 5_000, policyChecked: false },
+    QUIET,
+  );
+  await redis.ready(10_000);
+  return {
+    postgres,
+    redis,
+    async [Symbol.asyncDispose]() {
+      await redis.close();
       await postgres.close();
     },
   };

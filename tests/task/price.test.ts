@@ -65,6 +65,18 @@ describe('costNanoUsd', () => {
     expect(costNanoUsd(ENTRY, { ...NOTHING, ...usage })).toBe(cost);
   });
 
+  it('prices a cached prefix once, at its own price, and what follows it as fresh', () => {
+    const cost = (usage: Partial<PricedUsage>) => costNanoUsd(ENTRY, { ...NOTHING, ...usage });
+    const [prefix, rest] = [{ cacheReadTokens: 150_000 }, { inputTokens: 1_000 }];
+    expect(cost({ ...prefix, ...rest })).toBe(cost(prefix) + cost(rest));
+    expect(cost({ ...prefix, ...rest })).toBe(150_000n * 25n + 1_000n * 250n);
+  });
+
+  it('keeps a usage of zero at zero, however dear the model', () => {
+    const dear = { ...ENTRY, input: 10n ** 15n, output: 10n ** 15n };
+    expect(costNanoUsd(dear, NOTHING)).toBe(0n);
+  });
+
   it('rounds up once per call, not once per bucket', () => {
     const entry: PriceEntry = {
       ...ENTRY,
