@@ -58,17 +58,7 @@ export async function openParts(
     spendBreaker,
     log,
   });
-  const plainTasks = createTaskClient({
-    temporal,
-    queuePrefix: config.temporal.queuePrefix,
-    priorityQueues: config.worker.priorityQueues,
-    searchAttributes,
-    rpcTimeoutMs: RPC_TIMEOUT_MS,
-  });
-  const tasks = guarded(plainTasks, breakers.temporal, [
-    ...(['start', 'cancel', 'describe', 'failure'] as const),
-    ...(['decideApproval', 'raiseBudget', 'budgetChanged'] as const),
-  ]);
+  const tasks = openTasks(config, temporal, { breaker: breakers.temporal, searchAttributes });
   const housekeeping = startHousekeeping({
     postgres,
     redis,
@@ -105,6 +95,24 @@ export async function openParts(
     probes,
     plan: planOf(config, searchAttributes),
   };
+}
+
+function openTasks(
+  config: Config,
+  temporal: Client,
+  { breaker, searchAttributes }: { breaker: Breaker; searchAttributes: boolean },
+) {
+  const tasks = createTaskClient({
+    temporal,
+    queuePrefix: config.temporal.queuePrefix,
+    priorityQueues: config.worker.priorityQueues,
+    searchAttributes,
+    rpcTimeoutMs: RPC_TIMEOUT_MS,
+  });
+  return guarded(tasks, breaker, [
+    ...(['start', 'cancel', 'describe', 'failure'] as const),
+    ...(['decideApproval', 'raiseBudget', 'budgetChanged'] as const),
+  ]);
 }
 
 async function openServers(

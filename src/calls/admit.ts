@@ -16,7 +16,13 @@ import { closerEstimate, fittingEstimate } from './fit.ts';
 import { delayFor, type ProjectedUse, pressureOfCall, project } from './ladder.ts';
 
 export type Admission =
-  | { readonly kind: 'admitted'; readonly attempt: Attempt; readonly pressure: Pressure | undefined }
+  | {
+      readonly kind: 'admitted';
+      readonly attempt: Attempt;
+      readonly pressure: Pressure | undefined;
+      /** From here on, by this process's own clock (`performance.now()`), others may have given the attempt up. */
+      readonly sendBy: number;
+    }
   | { readonly kind: 'outcome'; readonly outcome: CallOutcome }
   /** The gate moved, the hold was taken, or somebody else tries the call: look at the call again. */
   | { readonly kind: 'again' };
@@ -54,8 +60,9 @@ export async function admit(
       await dependencies.gate.undo(attempt);
       return { kind: 'outcome', outcome: delay };
     }
-    if (await makeDurable(dependencies, request, attempt))
-      return { kind: 'admitted', attempt, pressure: pressureOfCall(projected) };
+    const sendBy = await makeDurable(dependencies, request, attempt);
+    if (sendBy !== undefined)
+      return { kind: 'admitted', attempt, pressure: pressureOfCall(projected), sendBy };
   } catch (error) {
     await undo(dependencies, attempt);
     throw error;
@@ -185,12 +192,12 @@ async function permit(
   }
 }
 
-/** Intent and mark. From the intent on a crash is found in Postgres. */
+/** Intent and mark: until when the request may go out. From the intent on a crash is found in Postgres. */
 async function makeDurable(
   dependencies: CallDependencies,
   request: CallRequest,
   attempt: Attempt,
-): Promise<boolean> {
+): Promise<number | undefined> {
   const started = caused(request, {
     id: `${attempt.attemptKey}:started`,
     type: 'call_started',
@@ -199,16 +206,18 @@ async function makeDurable(
     attempt: attempt.attemptKey,
     data: { model: attempt.model, estimateUsd: formatUsd(attempt.estimate.nanoUsd) },
   });
-  if (!(await dependencies.ledger.intent(attempt, started))) return false;
+  if (!(await dependencies.ledger.intent(attempt, started))) return undefined;
   try {
-    if (await dependencies.gate.markSent(attempt)) return true;
+    // The lease begins somewhere between the question and its answer.
+    const askedAt = performance.now();
+    if (await dependencies.gate.markSent(attempt)) return askedAt + dependencies.settings.leaseMs;
   } catch (error) {
     // The mark may be there although its answer was lost. Only this process could have sent the attempt, and it will not.
     await voidUnsent(dependencies, attempt);
     throw error;
   }
   await voidUnsent(dependencies, attempt);
-  return false;
+  return undefined;
 }
 
 async function voidUnsent(dependencies: CallDependencies, attempt: Attempt): Promise<void> {

@@ -1,7 +1,7 @@
 // A budget has no room for a call: what the call's own policy makes of that, and how it is told at every door.
 
 import type { GateRefusal } from '../stores/gate.ts';
-import type { Estimate } from '../task/budget.ts';
+import { type Estimate, toBudgetName } from '../task/budget.ts';
 import type { CallOutcome } from '../task/decision.ts';
 import type { BudgetExceededDetails } from '../task/failure.ts';
 import { formatUsd } from '../task/money.ts';
@@ -20,7 +20,7 @@ export async function exceededOutcome(
   estimate: Estimate,
 ): Promise<CallOutcome> {
   const failure = toBudgetExceeded(refusal, estimate);
-  const limit = `budget of ${failure.scope} ${failure.id}`;
+  const limit = toBudgetName(failure);
   if (refusal.kind === 'crowded' && !request.heldWaitOver) {
     const ms = Math.min(FIRST_HELD_WAIT_MS * 2 ** request.heldWaits, LONGEST_HELD_WAIT_MS);
     return { kind: 'held', ms: Math.ceil(ms * (0.75 + Math.random() / 2)), limit, failure };

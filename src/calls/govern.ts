@@ -101,12 +101,12 @@ async function attemptOnce(
   dependencies: CallDependencies,
   request: CallRequest,
   context: CallContext,
-  { attempt, tries, pressure }: Extract<Admission, { kind: 'admitted' }> & { readonly tries: number },
+  { attempt, tries, pressure, sendBy }: Extract<Admission, { kind: 'admitted' }> & { readonly tries: number },
 ): Promise<CallOutcome> {
   // Readers are told beside the request, never before it: a slow store must not eat into the lease.
   const shown = publish(dependencies, request);
   const startedAt = performance.now();
-  const watch = await send(dependencies, request, context, { attempt, tries });
+  const watch = await send(dependencies, request, context, { attempt, tries, sendBy });
   try {
     await tellBreaker(dependencies, request.model, watch.outcome);
     const settlement = await settle(dependencies, request, context, { attempt, sent: watch.outcome });

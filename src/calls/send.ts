@@ -45,7 +45,7 @@ export async function send(
   dependencies: CallDependencies,
   request: CallRequest,
   context: CallContext,
-  { attempt, tries }: { readonly attempt: Attempt; readonly tries: number },
+  { attempt, tries, sendBy }: { readonly attempt: Attempt; readonly tries: number; readonly sendBy: number },
 ): Promise<Watch> {
   let text = '';
   let heard: string | undefined;
@@ -65,7 +65,9 @@ export async function send(
   };
   try {
     // Whatever the policy: what was not sent when the call was cancelled is not sent.
-    if (context.signal.aborted) return await conclude(unsent(context));
+    if (context.signal.aborted) return await conclude(unsent(context.abortReason()));
+    // A process that stood still since its mark was given up by others, who may have sent the call themselves.
+    if (performance.now() >= sendBy) return await conclude(unsent('fenced'));
     const reply = await dependencies.models.stream({
       ...contentOf(request, attempt),
       signal: AbortSignal.any([cancellation.socket, lease.lost, limits.signal]),
@@ -101,9 +103,9 @@ function contentOf(
   };
 }
 
-function unsent(context: CallContext): Sent {
+function unsent(by: 'cancelled' | 'handover' | 'fenced'): Sent {
   const seen = { outputText: '', usage: undefined, isUsageCurrent: false };
-  return { kind: 'aborted', by: context.abortReason(), isSent: false, text: '', seen };
+  return { kind: 'aborted', by, isSent: false, text: '', seen };
 }
 
 /** Only its usage was waited for. With any other policy an answer that came whole although its call was cancelled is given. */

@@ -24,7 +24,7 @@ export function toList(value: string | readonly string[] | undefined): readonly 
   return [...new Set(parts.map((part) => part.trim()).filter((part) => part !== ''))];
 }
 
-export const usage: z.ZodType<UsageTotals> = z
+const usage: z.ZodType<UsageTotals> = z
   .object({
     inputTokens: z.number(),
     cachedInputTokens: z.number(),

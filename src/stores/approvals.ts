@@ -3,6 +3,7 @@
 
 import { type ApprovalStatus, toApprovalName } from '../task/approval.ts';
 import type { Limit } from '../task/budget.ts';
+import type { EventDraft } from '../task/event.ts';
 import type { BudgetExceededDetails } from '../task/failure.ts';
 import { formatUsd } from '../task/money.ts';
 import { tellLimitsChanged } from './limits.ts';
@@ -59,7 +60,7 @@ export type Approvals = ReturnType<typeof createApprovals>;
 /** The most that one listing answers. */
 export const MAX_APPROVALS = 100;
 /** In `decided_by` of what no person decided. */
-export const DECIDED_BY_WEIR = 'weir';
+const DECIDED_BY_WEIR = 'weir';
 
 /** `defaultsOf` answers the limits of a scope that has none of its own. */
 export function createApprovals(
@@ -151,8 +152,18 @@ async function decide(sql: Sql, end: ApprovalEnd): Promise<ApprovalRow | undefin
   return approval;
 }
 
+/** Nobody is asked about a task that has ended, however it did. */
+export async function withdrawApprovals(sql: Sql, taskId: string): Promise<readonly EventDraft[]> {
+  const { rows } = await sql.query<{ approval_id: string }>(
+    `update approvals set status = 'withdrawn', decided_by = $2, decided_at = now()
+     where task_id = $1 and status = 'pending' returning approval_id`,
+    [taskId, DECIDED_BY_WEIR],
+  );
+  return rows.map((row) => toDecidedEvent({ approvalId: row.approval_id, status: 'withdrawn' }));
+}
+
 /** An approval's end as its task's readers see it. */
-export function toDecidedEvent(
+function toDecidedEvent(
   approval: Pick<ApprovalRow, 'approvalId' | 'status'> &
     Partial<Pick<ApprovalRow, 'raiseNanoUsd' | 'comment' | 'decidedBy'>>,
 ) {

@@ -28,11 +28,12 @@ export type CounterMove = {
 /** The one order in which rows are locked: tenant, user, session, task, share. */
 const SCOPE_ORDER = `array_position(array['tenant', 'user', 'session', 'task', 'share'], c.scope), c.scope_id, c.interval_key`;
 
-/** Counters of a payer's scopes that count one of the moments, locked until the transaction ends. */
-export async function lockCounters(
+/** Counters of a payer's scopes that count one of the moments, as one snapshot or locked until the transaction ends. */
+export async function readCounters(
   sql: Sql,
   payer: Payer,
   moments: readonly Date[],
+  lock: 'snapshot' | 'locked',
 ): Promise<readonly Counter[]> {
   const scopes = scopesOf(payer);
   const { rows } = await sql.query<{
@@ -47,7 +48,7 @@ export async function lockCounters(
     `select * from budget_counters c
      where tenant_id = $1 and (scope, scope_id) in (select * from unnest($2::text[], $3::text[]))
        and exists (select from unnest($4::timestamptz[]) as at where starts_at <= at and at < ends_at)
-     order by ${SCOPE_ORDER} for update`,
+     order by ${SCOPE_ORDER} ${lock === 'locked' ? 'for update' : ''}`,
     [payer.tenantId, scopes.map(({ kind }) => kind), scopes.map(({ id }) => id), moments],
   );
   return rows.map((row) => ({

@@ -3,13 +3,16 @@
 
 import type { BindingLimit, Scope } from '../task/budget.ts';
 import { scopesOf } from '../task/budget.ts';
-import { fromIntervalKey, type Interval } from '../task/window.ts';
+import { ALWAYS, fromIntervalKey, type Interval } from '../task/window.ts';
 import type { Calendars } from './calendars.ts';
 import type { GateHold, GateOptions, HoldRequest, LimitUse, ScopeIntervals } from './gate.ts';
 import { budgetKeys } from './keys.ts';
 import { loadScript, type Redis } from './redis.ts';
 
 const script = loadScript('holds', 'hold');
+
+/** Numbers of scopes and windows are told as one character, counted from this one. */
+const ZERO = '0'.charCodeAt(0);
 
 type HoldAnswer = readonly [string, ...(string | number)[]];
 
@@ -26,40 +29,37 @@ export async function hold(
   const keys = budgetKeys(redis.prefix, request.payer.tenantId);
   const scopes = scopesOf(request.payer);
   const scopeKeys = scopes.map((scope) => keys.scope(scope.kind, scope.id));
-  const done = keys.done(request.attemptKey);
   const runId = await redis.runId();
   const record = recordOf(request, runId);
-  let previous = '';
+  let previous: string | undefined;
   for (;;) {
-    const nowMs = Date.now() + options.clock.aheadMs;
+    const asked = toAsked(options.calendars, scopes, {
+      limits: request.limits,
+      nowMs: Date.now() + options.clock.aheadMs,
+    });
     const answer = (await redis.run(
       script,
       [
-        keys.holds,
-        keys.leases,
-        keys.call(request.callKey),
-        done,
-        previous === '' ? done : keys.done(previous),
-        ...scopeKeys,
+        ...[keys.holds, keys.leases, keys.call(request.callKey), keys.done(request.attemptKey), ...scopeKeys],
+        ...(previous === undefined ? [] : [keys.done(previous)]),
       ],
       [
         request.attemptKey,
-        request.generation.toString(),
-        runId,
+        `${request.generation}:${runId}`,
         options.leaseMs,
         request.estimate.nanoUsd.toString(),
         request.estimate.tokens,
-        previous,
+        previous ?? '',
         options.markerTtlMs,
         record,
         scopes.length,
         ...scopes.map((scope) => JSON.stringify([scope.kind, scope.id]).slice(0, -1)),
-        ...limitArgs(options.calendars, scopes, { limits: request.limits, nowMs }),
+        ...asked.args,
       ],
     )) as HoldAnswer;
     if (answer[0] === 'PREVIOUS') previous = String(answer[1]);
     else if (answer[0] === 'STALE_WINDOW') options.clock.aheadMs = Number(answer[1]) - Date.now();
-    else return toGateHold(answer, scopes, request.limits);
+    else return toGateHold(answer, scopes, asked);
   }
 }
 
@@ -78,47 +78,53 @@ function recordOf({ callKey, estimate, owner, generation }: HoldRequest, runId: 
   return JSON.stringify(known).slice(0, -1);
 }
 
-/** Every window once, with its present interval and the next one, and then the limits, which name their window by its place. */
-function limitArgs(
+/** The limits of a hold, with the number of the window of each: 0 is all time. */
+type Asked = {
+  readonly limits: readonly BindingLimit[];
+  readonly windows: readonly number[];
+  readonly args: readonly (string | number)[];
+};
+
+/** Every window once, with its present interval and the next one, and then the limits, which name their scope and window by number. */
+function toAsked(
   calendars: Calendars,
   scopes: readonly Scope[],
   { limits, nowMs }: { limits: readonly BindingLimit[]; nowMs: number },
-): (string | number)[] {
-  const windows: Interval[] = [];
+): Asked {
+  const present: Interval[] = [];
   const bounds: number[] = [];
-  const args: (string | number)[] = [];
-  for (const limit of limits) {
-    const scope = scopes.findIndex(({ kind, id }) => kind === limit.scope.kind && id === limit.scope.id);
-    args.push(1 + scope, limit.unit, limit.amount.toString(), limit.hard ? 1 : 0);
-    if (limit.window === 'total') {
-      args.push(0);
-      continue;
-    }
-    const present = calendars.intervalOf(limit, nowMs);
+  const windowOf = (limit: BindingLimit): number => {
+    if (limit.window === 'total') return 0;
+    const interval = calendars.intervalOf(limit, nowMs);
     // The calendar remembers its intervals, so that limits of one window have the very same.
-    let window = windows.indexOf(present);
-    if (window < 0) {
-      window = windows.push(present) - 1;
-      bounds.push(present.startMs, present.endMs, calendars.intervalOf(limit, present.endMs).endMs);
-    }
-    args.push(1 + window);
-  }
-  return [windows.length, ...bounds, ...args];
+    const known = present.indexOf(interval);
+    if (known >= 0) return 1 + known;
+    bounds.push(interval.startMs, interval.endMs, calendars.intervalOf(limit, interval.endMs).endMs);
+    return present.push(interval);
+  };
+  const windows = limits.map(windowOf);
+  const coded = limits.flatMap((limit, index) => {
+    const scope = 1 + scopes.findIndex(({ kind, id }) => kind === limit.scope.kind && id === limit.scope.id);
+    const place = String.fromCharCode(ZERO + scope, ZERO + (windows[index] ?? 0));
+    return [`${place}${limit.unit === 'usd' ? 'u' : 't'}${limit.hard ? 'h' : 's'}`, limit.amount.toString()];
+  });
+  return { limits, windows, args: [present.length, ...bounds, ...coded] };
 }
 
-function toGateHold(answer: HoldAnswer, scopes: readonly Scope[], limits: readonly BindingLimit[]): GateHold {
+function toGateHold(answer: HoldAnswer, scopes: readonly Scope[], asked: Asked): GateHold {
   const [kind, ...rest] = answer;
   switch (kind) {
     case 'OK':
-      return { kind: 'ok', heldAtMs: Number(rest[0]), uses: toUses(rest, limits) };
+      return { kind: 'ok', heldAtMs: Number(rest[0]), uses: toUses(rest.slice(1).map(String), asked) };
     case 'DONE':
       return { kind: 'done' };
     case 'MISS':
       return { kind: 'missing', scopes: toMissing(rest, scopes) };
     case 'REFUSED':
     case 'HELD': {
-      const limit = limits[Number(rest[0]) - 1];
-      if (limit === undefined) throw new Error(`hold script named limit ${rest[0]} of ${limits.length}`);
+      const limit = asked.limits[Number(rest[0]) - 1];
+      if (limit === undefined)
+        throw new Error(`hold script named limit ${rest[0]} of ${asked.limits.length}`);
       return {
         kind: kind === 'REFUSED' ? 'refused' : 'crowded',
         limit,
@@ -132,20 +138,19 @@ function toGateHold(answer: HoldAnswer, scopes: readonly Scope[], limits: readon
   }
 }
 
-/** After the moment, three values per limit; none at all for the repetition of a hold that was made before. */
-function toUses(values: readonly (string | number)[], limits: readonly BindingLimit[]): readonly LimitUse[] {
-  if (values.length === 1) return [];
-  const intervals = new Map<string, Interval>();
-  const intervalOf = (key: string): Interval => {
-    const interval = intervals.get(key) ?? fromIntervalKey(key);
-    intervals.set(key, interval);
-    return interval;
-  };
+/** Nothing at all for the repetition of a hold that was made before. */
+function toUses(
+  [pairs, ...intervalKeys]: readonly string[],
+  { limits, windows }: Asked,
+): readonly LimitUse[] {
+  if (pairs === undefined) return [];
+  const amounts = pairs.split(' ');
+  const intervals = [ALWAYS, ...intervalKeys.map(fromIntervalKey)];
   return limits.map((limit, index) => ({
     limit,
-    settled: BigInt(values[3 * index + 1] ?? 0),
-    held: BigInt(values[3 * index + 2] ?? 0),
-    interval: intervalOf(String(values[3 * index + 3])),
+    settled: BigInt(amounts[2 * index] ?? 0),
+    held: BigInt(amounts[2 * index + 1] ?? 0),
+    interval: intervals[windows[index] ?? 0] ?? ALWAYS,
   }));
 }
 

@@ -209,6 +209,11 @@ function resolve(
 function adjustLate(postgres: Postgres, attempt: Attempt, charge: Charge): Promise<Charge | undefined> {
   return postgres.transaction(async (sql) => {
     const mode = await enterGate(sql, attempt.payer.tenantId);
+    // A re-rating of the attempt comes before or after this: both book what is missing to a sum that they have read.
+    await sql.query('select from attempts where held_at = $1 and attempt_key = $2 for update', [
+      attempt.heldAt,
+      attempt.attemptKey,
+    ]);
     const booked = await chargedFor(sql, attempt, 'true');
     const difference: Charge = {
       nanoUsd: charge.nanoUsd - booked.nanoUsd,

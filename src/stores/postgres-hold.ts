@@ -6,7 +6,7 @@ import { NO_USAGE } from '../task/usage.ts';
 import { toIntervalKey } from '../task/window.ts';
 import type { AttemptDraft, BudgetHold } from './budget-gate.ts';
 import type { Calendars } from './calendars.ts';
-import { type Counter, lockCounters, type MakeCounters, moveCounters } from './counters.ts';
+import { type Counter, type MakeCounters, moveCounters, readCounters } from './counters.ts';
 import type { GateRefusal, LimitUse, ScopeIntervals } from './gate.ts';
 import { enteringGate } from './gates.ts';
 import type { Attempt, AttemptState, Charge, GateMode, TenantGate } from './ledger.ts';
@@ -55,32 +55,56 @@ async function hold(
   if (gate?.mode !== 'postgres' || gate.generation !== generation) return { kind: 'moved' };
   const attempt: Attempt = { ...draft, mode: 'postgres', generation, heldAt: gate.now };
 
-  const open = await lockAttempts(sql, attempt);
+  const { open, isAnswered } = await lockAttempts(sql, attempt);
   const own = open.find(({ attemptKey }) => attemptKey === attempt.attemptKey);
   if (own !== undefined) return isHold(own) ? repeated(attempt, own) : { kind: 'done' };
-  if (await isAnswered(sql, attempt.callKey)) return { kind: 'done' };
-
+  if (isAnswered) return { kind: 'done' };
   const older = open.filter(isHold);
-  const moments = [attempt, ...older].map(({ heldAt }) => heldAt);
-  const counters = await lockCounters(sql, attempt.payer, moments);
-  const uses = limits.map((limit) => useOf(parts, limit, { attempt, counters, older }));
-  const missing = missingOf(attempt, uses);
-  if (missing.length > 0) return { kind: 'missing', scopes: missing };
-  const refusal = refusalOf(
-    uses.flatMap(({ use }) => use ?? []),
-    attempt.estimate,
-  );
-  if (refusal !== undefined) return refusal;
-  // Somebody else's request for this call may be under way.
-  if (older.length < open.length) return { kind: 'done' };
+  // What one snapshot refuses is refused; only who would be admitted waits for the counters' locks and looks again.
+  for (const lock of ['snapshot', 'locked'] as const) {
+    const found = await look(sql, parts, { attempt, older, limits, lock });
+    if (found.kind !== 'room') return found;
+    // Somebody else's request for this call may be under way.
+    if (older.length < open.length) return { kind: 'done' };
+    if (lock === 'locked') return write(sql, parts, { attempt, older, uses: found.uses });
+  }
+  throw new Error('a hold ended without an answer');
+}
 
+async function look(
+  sql: Sql,
+  parts: PostgresHoldParts,
+  {
+    attempt,
+    older,
+    limits,
+    lock,
+  }: Omit<Seen, 'counters'> & {
+    readonly limits: readonly BindingLimit[];
+    readonly lock: 'snapshot' | 'locked';
+  },
+): Promise<Answer | { readonly kind: 'room'; readonly uses: readonly LimitUse[] }> {
+  const moments = [attempt, ...older].map(({ heldAt }) => heldAt);
+  const counters = await readCounters(sql, attempt.payer, moments, lock);
+  const found = limits.map((limit) => useOf(parts, limit, { attempt, counters, older }));
+  const missing = missingOf(attempt, found);
+  if (missing.length > 0) return { kind: 'missing', scopes: missing };
+  const uses = found.flatMap(({ use }) => use ?? []);
+  return refusalOf(uses, attempt.estimate) ?? { kind: 'room', uses };
+}
+
+async function write(
+  sql: Sql,
+  { leaseMs }: PostgresHoldParts,
+  { attempt, older, uses }: Omit<Seen, 'counters'> & { readonly uses: readonly LimitUse[] },
+): Promise<Answer> {
   for (const one of older) await giveWay(sql, attempt, one);
   await moveCounters(sql, attempt.payer.tenantId, [
     ...older.map(({ heldAt, estimate }) => holdMove({ ...attempt, heldAt, estimate }, -1n)),
     holdMove(attempt, 1n),
   ]);
-  await insertHold(sql, attempt, parts.leaseMs);
-  return { kind: 'ok', attempt, uses: uses.flatMap(({ use }) => use ?? []) };
+  await insertHold(sql, attempt, leaseMs);
+  return { kind: 'ok', attempt, uses };
 }
 
 /** What a hold, or its end (`sign` -1), changes on the counters. */
@@ -114,9 +138,13 @@ type OpenAttempt = Pick<Attempt, 'attemptKey' | 'heldAt' | 'mode'> & {
 };
 
 /** The attempts of a call that are under way, and the one in question whatever its state; locked, so that none is marked sent now. */
-async function lockAttempts(sql: Sql, attempt: Attempt): Promise<readonly OpenAttempt[]> {
+async function lockAttempts(
+  sql: Sql,
+  attempt: Attempt,
+): Promise<{ readonly open: readonly OpenAttempt[]; readonly isAnswered: boolean }> {
   const { rows } = await sql.query<{
-    attempt_key: string;
+    answered: boolean;
+    attempt_key: string | null;
     held_at: Date;
     mode: GateMode;
     state: AttemptState;
@@ -124,22 +152,30 @@ async function lockAttempts(sql: Sql, attempt: Attempt): Promise<readonly OpenAt
     estimate_nano_usd: bigint;
     estimate_tokens: bigint;
   }>(
-    `select attempt_key, held_at, mode, state, sent, estimate_nano_usd, estimate_tokens from attempts
-     where call_key = $1 and (state = 'started' or attempt_key = $2) order by held_at, attempt_key for update`,
+    `with open as materialized (
+       select attempt_key, held_at, mode, state, sent, estimate_nano_usd, estimate_tokens from attempts
+       where call_key = $1 and (state = 'started' or attempt_key = $2) order by held_at, attempt_key for update)
+     select exists (select from call_results where call_key = $1) as answered, open.*
+     from (select) as one left join open on true`,
     [attempt.callKey, attempt.attemptKey],
   );
-  return rows.map((row) => ({
-    attemptKey: row.attempt_key,
-    heldAt: row.held_at,
-    mode: row.mode,
-    state: row.state,
-    isSent: row.sent,
-    estimate: {
-      ...attempt.estimate,
-      nanoUsd: row.estimate_nano_usd,
-      tokens: Number(row.estimate_tokens),
-    },
-  }));
+  const open = rows.flatMap(({ attempt_key: attemptKey, ...row }) =>
+    attemptKey === null
+      ? []
+      : {
+          attemptKey,
+          heldAt: row.held_at,
+          mode: row.mode,
+          state: row.state,
+          isSent: row.sent,
+          estimate: {
+            ...attempt.estimate,
+            nanoUsd: row.estimate_nano_usd,
+            tokens: Number(row.estimate_tokens),
+          },
+        },
+  );
+  return { open, isAnswered: rows[0]?.answered === true };
 }
 
 /** A hold that was not sent, and will not be once its row says so. */
@@ -149,11 +185,6 @@ function isHold({ mode, state, isSent }: OpenAttempt): boolean {
 
 function repeated(attempt: Attempt, { heldAt }: OpenAttempt): BudgetHold {
   return { kind: 'ok', attempt: { ...attempt, heldAt }, uses: [] };
-}
-
-async function isAnswered(sql: Sql, callKey: string): Promise<boolean> {
-  const { rowCount } = await sql.query('select from call_results where call_key = $1', [callKey]);
-  return rowCount === 1;
 }
 
 type Seen = {

@@ -56,7 +56,7 @@ export function createRerateRows(postgres: Postgres) {
 
     /**
      * Books what attempts cost more or less than they were booked at, as one row each that is billable as the attempt is. Looks at them
-     * again under their locks: what was adjusted meanwhile counts. Answers what was booked.
+     * again under their locks: what was adjusted meanwhile counts. Counters in Postgres move with them. Answers what was booked.
      * @param costOf what an attempt should cost; undefined leaves it as it is
      */
     book: (

@@ -1,18 +1,19 @@
 // Rows of tasks: written when a task is accepted, kept true until it ended. Lists and sums come from here, never from Temporal's
 // visibility store.
 
-import { BUDGET_WORDS, type Limit, type Scope, type ScopeKind } from '../task/budget.ts';
+import type { Limit, Scope } from '../task/budget.ts';
 import type { EventDraft } from '../task/event.ts';
 import type { FailureDetails } from '../task/failure.ts';
 import type { TaskInput } from '../task/input.ts';
 import type { EndedStatus, TaskStatus } from '../task/status.ts';
 import type { UsageTotals } from '../task/usage.ts';
 import { ALWAYS } from '../task/window.ts';
-import { DECIDED_BY_WEIR, toDecidedEvent } from './approvals.ts';
 import { bounds, settledSums } from './accounts.ts';
+import { withdrawApprovals } from './approvals.ts';
 import { toStored } from './limits.ts';
 import { writeMilestones } from './milestones.ts';
 import type { Postgres, Sql } from './postgres.ts';
+import { waitingOn } from './waiting-tasks.ts';
 
 export type TaskStep = {
   readonly stepId: string;
@@ -177,27 +178,6 @@ export function createTasks(postgres: Postgres) {
   };
 }
 
-const TASK_COLUMNS = {
-  tenant: 'tenant_id',
-  user: 'user_id',
-  session: 'session_id',
-  task: 'task_id',
-} as const satisfies Record<ScopeKind, string>;
-
-/** Every wait for a budget names it (`toBudgetName`), the wait for somebody's approval too. */
-async function waitingOn(sql: Sql, tenantId: string, scope: Scope): Promise<readonly string[]> {
-  // A share is a part of its task, whose own wait it is.
-  if (scope.kind === 'share') return [];
-  const { rows } = await sql.query<{ task_id: string }>(
-    `select task_id from tasks
-     where ended_at is null and status = 'waiting' and tenant_id = $1 and ${TASK_COLUMNS[scope.kind]} = $2
-       and position($3 in waiting->>'reason') > 0
-     order by created_at`,
-    [tenantId, scope.id, BUDGET_WORDS],
-  );
-  return rows.map((row) => row.task_id);
-}
-
 async function queue(sql: Sql, task: NewTask): Promise<boolean> {
   const { rowCount } = await insertRow(sql, task, 'queued', 'where tasks.ended_at is not null');
   return rowCount === 1;
@@ -309,16 +289,6 @@ function endTask(
     await writeMilestones(sql, { ...task, tenantId: row.tenant_id }, [...withdrawn, ...events]);
     return true;
   });
-}
-
-/** Nobody is asked about a task that has ended, however it did. */
-async function withdrawApprovals(sql: Sql, taskId: string): Promise<readonly EventDraft[]> {
-  const { rows } = await sql.query<{ approval_id: string }>(
-    `update approvals set status = 'withdrawn', decided_by = $2, decided_at = now()
-     where task_id = $1 and status = 'pending' returning approval_id`,
-    [taskId, DECIDED_BY_WEIR],
-  );
-  return rows.map((row) => toDecidedEvent({ approvalId: row.approval_id, status: 'withdrawn' }));
 }
 
 type SelectedRow = {

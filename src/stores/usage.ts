@@ -49,7 +49,7 @@ export async function readUsage(
   const { rows } = await sql.query<SummedRow>(
     `select array[${names.join(', ')}]::text[] as keys, ${names.length === 0 ? 'true' : `grouping(${names[0]}) = 1`} as total,
        ${SUMS.map((name) => `coalesce(sum(${name}), 0) as ${name}`).join(', ')}
-     from (${LEDGER_FACTS} union all ${ROLLED_UP_FACTS}) as facts
+     from (${LEDGER_FACTS} union all ${LEDGER_CALLS} union all ${ROLLED_UP_FACTS}) as facts
      group by grouping sets (${sets}) order by total desc, nano desc, keys limit $10`,
     [...FILTERS.map((name) => filter[name] ?? null), limit + 2],
   );
@@ -87,18 +87,25 @@ const IS_LAST_OF_CALL = `${IS_ATTEMPT} and not exists (
 export const CALLS_OF_ROW = `(${IS_LAST_OF_CALL})::int`;
 export const ATTEMPTS_OF_ROW = `(${IS_ATTEMPT})::int`;
 
-const LEDGER_FACTS = `
-  select tenant_id as tenant, user_id as "user", session_id as session, task_id as task, model, provider,
-    to_char(held_at at time zone 'UTC', 'YYYY-MM-DD') as day, ${CALLS_OF_ROW} as calls, ${ATTEMPTS_OF_ROW} as attempts,
-    input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens as input, cache_read_tokens as cached,
-    cache_write_5m_tokens + cache_write_1h_tokens as written, output_tokens as output, reasoning_tokens as reasoning,
-    cost_nano_usd as nano, case when billable then cost_nano_usd else 0 end as billable
-  from ledger l
-  where ($1::text is null or tenant_id = $1) and ($2::text is null or user_id = $2) and ($3::text is null or session_id = $3)
+const KEYS_OF_ROW = `tenant_id as tenant, user_id as "user", session_id as session, task_id as task, model, provider,
+    to_char(held_at at time zone 'UTC', 'YYYY-MM-DD') as day`;
+
+const FILTERED_ROW = `($1::text is null or tenant_id = $1) and ($2::text is null or user_id = $2) and ($3::text is null or session_id = $3)
     and ($4::text is null or task_id = $4) and ($5::text is null or model = $5) and ($6::text is null or provider = $6)
     and ($7::timestamptz is null or held_at >= $7) and ($8::timestamptz is null or held_at < $8)
     and ($9::date is null or (held_at >= $9::date::timestamp at time zone 'UTC'
       and held_at < ($9::date + 1)::timestamp at time zone 'UTC'))`;
+
+const LEDGER_FACTS = `
+  select ${KEYS_OF_ROW}, 0 as calls, ${ATTEMPTS_OF_ROW} as attempts,
+    input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens as input, cache_read_tokens as cached,
+    cache_write_5m_tokens + cache_write_1h_tokens as written, output_tokens as output, reasoning_tokens as reasoning,
+    cost_nano_usd as nano, case when billable then cost_nano_usd else 0 end as billable
+  from ledger l where ${FILTERED_ROW}`;
+
+/** Calls by themselves, so that many rows are looked up at once, by a join, and not each by itself. */
+const LEDGER_CALLS = `
+  select ${KEYS_OF_ROW}, 1, 0, 0, 0, 0, 0, 0, 0, 0 from ledger l where ${FILTERED_ROW} and ${IS_LAST_OF_CALL}`;
 
 const ROLLED_UP_FACTS = `
   select tenant_id, user_id, nullif(session_id, ''), nullif(task_id, ''), model, provider, to_char(day, 'YYYY-MM-DD'), calls, attempts,

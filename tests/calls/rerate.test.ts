@@ -3,10 +3,12 @@
 import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import type { CallDependencies, Catalog } from '../../src/calls/call.ts';
 import { type RerateDependencies, type RerateRequest, rerate } from '../../src/calls/rerate.ts';
+import { moveGate } from '../../src/stores/gates.ts';
 import type { PriceEntry } from '../../src/task/price.ts';
 import { NO_USAGE, type Usage } from '../../src/task/usage.ts';
 import { addAttempt, addRows, makeMonth, type OldRow } from '../stores/old-months.ts';
 import { callDependencies, PRICE } from '../support/calls.ts';
+import { eventually } from '../support/eventually.ts';
 import { createFakeModels } from '../support/fake-models.ts';
 import { attemptOf, estimateOf } from '../support/holds.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
@@ -230,48 +232,79 @@ it('books once when several are at it, and exactly when a late adjustment comes 
   expect((await test.stores.accounts.usage([], {}, 1)).total.nanoUsd).toBe(2n * 10n + 4n * 10n);
 });
 
-it('brings the counters of budgets along, and a rebuild comes to the same', async () => {
-  const payer = { tenantId: 'counted', userId: 'ada', sessionId: 'talk', taskId: 'task' };
-  const { ledger, gate } = test.stores;
-  await ledger.gate(payer.tenantId);
-  const limit = { unit: 'usd', amount: 1_000_000n, window: 'total', hard: true, warnAt: 0.8 } as const;
-  const limits = [{ ...limit, scope: { kind: 'user', id: 'ada' } } as const];
-  const settledOf = async (n: number) => {
-    const base = {
-      attemptKey: `look:run:answer:${n}#0.1.1.0`,
-      payer,
-      estimate: estimateOf(1n, 1),
-      limits: [],
-    };
-    const { heldAt: _, mode: __, generation: ___, ...draft } = attemptOf(base, 0);
-    const held = await gate.hold(draft, limits);
-    if (held.kind !== 'ok') throw new Error(`the hold was ${held.kind}`);
-    await gate.release(held.attempt, 'void', { nanoUsd: 0n, tokens: 0 });
-    return held.uses[0]?.settled;
-  };
-  const base = { attemptKey: 'used:run:answer:1#0.1.1.0', payer, estimate: estimateOf(500n, 40), limits: [] };
-  const { heldAt: _, mode: __, generation: ___, ...draft } = attemptOf(base, 0);
-  const held = await gate.hold({ ...draft, model: MODEL }, limits);
-  if (held.kind !== 'ok') throw new Error(`the hold was ${held.kind}`);
-  await ledger.intent(held.attempt, undefined);
-  const usage: Usage = { ...NO_USAGE, inputTokens: 10, outputTokens: 5 };
-  await ledger.settle(
-    held.attempt,
-    { outcome: 'ok', charge: { usage, nanoUsd: 20n, source: 'measured' } },
-    undefined,
-  );
-  await gate.release(held.attempt, 'settled', { nanoUsd: 20n, tokens: 15 });
-  expect(await settledOf(1)).toBe(20n);
-
-  const now = { from: new Date(Date.now() - 3_600_000), to: new Date(Date.now() + 3_600_000) };
-  await rerate(withList(listOf('new', { [MODEL]: [priceOf(3n)] })), { ...JANUARY, ...now });
-  expect(await settledOf(2)).toBe(60n);
-  await test.redis.command(async (client) => {
-    for await (const keys of client.scanStream({ match: `${test.prefix}:*` }))
-      if (keys.length > 0) await client.del(...(keys as string[]));
+it('and a late adjustment wait for each other, so that the sum is that of the whole usage', async () => {
+  await book(row(1, { tenantId: 'acme' }));
+  const payer = { tenantId: 'acme', userId: 'ada' };
+  const held = { attemptKey: 'call1#0.1.1.0', payer, estimate: estimateOf(500n, 40), limits: [] };
+  const attempt = { ...attemptOf(held, Date.UTC(2025, 0, 1)), model: MODEL };
+  const usage: Usage = { ...NO_USAGE, inputTokens: 10, outputTokens: 10 };
+  let late: Promise<unknown> = Promise.resolve();
+  await test.postgres.transaction(async (sql) => {
+    // As a re-rating does it, which is in the midst of its step.
+    await sql.query("select from attempts where attempt_key = 'call1#0.1.1.0' for update");
+    late = test.stores.ledger.adjustLate(attempt, { usage, nanoUsd: 60n, source: 'measured' });
+    await eventually(async () => {
+      const { rows } = await test.postgres.query(
+        "select from pg_locks w join pg_locks h on h.pid = w.pid where not w.granted and h.relation = 'attempts'::regclass",
+      );
+      expect(rows.length).toBeGreaterThan(0);
+    }, 5_000);
+    await sql.query(
+      `insert into ledger (held_at, attempt_key, kind, adjust_key, call_key, tenant_id, user_id, provider, model, input_tokens,
+         cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens, cost_nano_usd, billable,
+         usage_source, price_hash)
+       select held_at, attempt_key, 'adjust', 'rerate:new', call_key, tenant_id, user_id, provider, model, 0, 0, 0, 0, 0, 0, 20, billable,
+         'none', 'new' from ledger where attempt_key = 'call1#0.1.1.0'`,
+    );
   });
-  expect(await settledOf(3)).toBe(60n);
+  await late;
+  expect((await test.stores.accounts.usage([], {}, 1)).total.nanoUsd).toBe(60n);
 });
+
+it.each(['redis', 'postgres'] as const)(
+  'brings the counters of budgets in %s along, and a rebuild comes to the same',
+  async (mode) => {
+    const payer = { tenantId: `in-${mode}`, userId: 'ada', sessionId: 'talk', taskId: 'task' };
+    const { ledger, gate } = test.stores;
+    const { generation } = await ledger.gate(payer.tenantId);
+    if (mode === 'postgres') {
+      const move = { tenantId: payer.tenantId, from: generation, to: mode, leaseMs: 10_000 };
+      expect(await moveGate(test.postgres, move)).toBe(true);
+    }
+    const limit = { unit: 'usd', amount: 1_000_000n, window: 'month', hard: true, warnAt: 0.8 } as const;
+    const limits = [{ ...limit, scope: { kind: 'user', id: 'ada' } } as const];
+    const hold = async (n: number) => {
+      const held = { attemptKey: `${mode}:run:answer:${n}#0.1.1.0`, payer, estimate: estimateOf(500n, 40) };
+      const { heldAt: _, mode: __, generation: ___, ...draft } = attemptOf({ ...held, limits: [] }, 0);
+      const answer = await gate.hold({ ...draft, model: MODEL }, limits);
+      if (answer.kind !== 'ok') throw new Error(`the hold was ${answer.kind}`);
+      expect(answer.attempt.mode).toBe(mode);
+      return answer;
+    };
+    const settled = async (n: number) => {
+      const look = await hold(n);
+      await gate.undo(look.attempt);
+      return look.uses[0]?.settled;
+    };
+    const { attempt } = await hold(1);
+    await ledger.intent(attempt, undefined);
+    const usage: Usage = { ...NO_USAGE, inputTokens: 10, outputTokens: 5 };
+    const charge = { usage, nanoUsd: 20n, source: 'measured' } as const;
+    await ledger.settle(attempt, { outcome: 'ok', charge }, undefined);
+    await gate.release(attempt, 'settled', { nanoUsd: 20n, tokens: 15 });
+    expect(await settled(2)).toBe(20n);
+
+    const now = { from: new Date(Date.now() - 3_600_000), to: new Date(Date.now() + 3_600_000) };
+    await rerate(withList(listOf('new', { [MODEL]: [priceOf(3n)] })), { ...JANUARY, ...now });
+    expect(await settled(3)).toBe(60n);
+    await test.postgres.query('delete from budget_counters');
+    await test.redis.command(async (client) => {
+      for await (const keys of client.scanStream({ match: `${test.prefix}:*` }))
+        if (keys.length > 0) await client.del(...(keys as string[]));
+    });
+    expect(await settled(4)).toBe(60n);
+  },
+);
 
 it('books also when the counters cannot be told, which the reaper makes good', async () => {
   await book(row(1));

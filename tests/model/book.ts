@@ -1,10 +1,10 @@
 // What is true in one run, kept beside the code under test and much simpler than it: who holds what, which requests reached the provider,
 // what they took. And what must hold at each moment.
 
-import type { HoldRequest } from '../../src/stores/gate.ts';
+import type { GateHold, GateRefusal, HoldRequest } from '../../src/stores/gate.ts';
 import type { BindingLimit, Payer } from '../../src/task/budget.ts';
 import { scopesOf } from '../../src/task/budget.ts';
-import { ALWAYS, fromIntervalKey, type Interval } from '../../src/task/window.ts';
+import { ALWAYS, type Interval } from '../../src/task/window.ts';
 import type { OnScript } from './redis-in-world.ts';
 import { isIn, type LedgerEntry, pays, type Tables } from './tables.ts';
 import type { Process, World } from './world.ts';
@@ -13,6 +13,8 @@ type Hold = {
   readonly request: HoldRequest;
   readonly heldAtMs: number;
 };
+
+type Moment = { readonly atMs: number; readonly settled: readonly bigint[] };
 
 /** One request in the provider's own log. */
 export type ProviderRequest = {
@@ -46,9 +48,11 @@ export class Book {
   readonly #leaseMs: number;
   /** By attempt; one that does not fit is asked for again, smaller. */
   readonly #asked = new Map<string, HoldRequest[]>();
+  /** When Redis was asked for an attempt's hold, and what was true then. */
+  readonly #moments = new Map<string, Moment[]>();
   readonly #holds = new Map<string, Hold>();
-  /** Attempts that Redis may count as held, by what its scripts answered. */
-  readonly #counted = new Map<string, Payer>();
+  readonly #givenUp = new Set<string>();
+  #wasSetBack = false;
   /** When an attempt's worker last proved in Redis that it lives. */
   readonly #proofs = new Map<string, number>();
 
@@ -58,25 +62,39 @@ export class Book {
     this.#leaseMs = leaseMs;
   }
 
-  asks(request: HoldRequest): void {
-    this.#asked.set(request.attemptKey, [request, ...(this.#asked.get(request.attemptKey) ?? [])]);
+  /** An attempt wants to be held; `hold` asks Redis. */
+  async holds(request: HoldRequest, hold: () => Promise<GateHold>): Promise<GateHold> {
+    const { attemptKey } = request;
+    this.#asked.set(attemptKey, [request, ...(this.#asked.get(attemptKey) ?? [])]);
+    this.#moments.set(attemptKey, []);
+    const answer = await hold();
+    if (answer.kind === 'ok') this.#holds.set(attemptKey, { request, heldAtMs: answer.heldAtMs });
+    if (answer.kind === 'refused') this.#checkRefusal(request, answer);
+    if (answer.kind === 'crowded') this.#checkCrowd(request, answer);
+    return answer;
   }
 
   /** Redis lost everything, leases included. */
   forgetsRedis(isSnapshot: boolean): void {
     // What came back with a snapshot is anybody's guess.
-    if (isSnapshot) this.#proofs.clear();
+    if (!isSnapshot) return;
+    this.#proofs.clear();
+    this.#wasSetBack = true;
   }
 
   readonly onScript: OnScript = (name, args, answer, process) => {
     const attemptKey = args[0] ?? '';
     switch (name) {
       case 'hold':
-        this.#onHold(args, answer as readonly [string, ...(string | number)[]]);
+        this.#moments.get(attemptKey)?.push(this.#momentOf(attemptKey));
         break;
       case 'markSent':
       case 'renew':
-        if (answer === 1 && !process.isDead) this.#proofs.set(attemptKey, this.#world.nowMs);
+        if (answer === 1 && !process.isDead && !this.#givenUp.has(attemptKey))
+          this.#proofs.set(attemptKey, this.#world.nowMs);
+        break;
+      case 'take':
+        if (Array.isArray(answer) && answer[0] === 'SENT') this.#onGivenUp(attemptKey);
         break;
       case 'adjust':
         for (const entry of this.#tables.entries) if (entry.kind === 'adjust') this.#markTold(entry, args);
@@ -85,69 +103,67 @@ export class Book {
     }
   };
 
+  /** Somebody decides that a sent attempt is lost; what its worker shows from now on comes too late. */
+  #onGivenUp(attemptKey: string): void {
+    const proof = this.#proofs.get(attemptKey);
+    this.#world.require(
+      proof === undefined || proof + this.#leaseMs <= this.#world.nowMs,
+      () => `${attemptKey} was given up although it had shown life in time`,
+    );
+    this.#proofs.delete(attemptKey);
+    this.#givenUp.add(attemptKey);
+  }
+
   #markTold(entry: LedgerEntry, args: readonly string[]): void {
     // The script names its attempt only in its keys; the moment of the hold is enough to find it.
     if (args.includes(String(entry.attempt.heldAt.getTime()))) entry.isTold = true;
   }
 
-  #onHold(args: readonly string[], answer: readonly [string, ...(string | number)[]]): void {
-    const attemptKey = args[0] ?? '';
-    // Commands of one attempt differ in their amounts only.
-    const request = this.#asked
-      .get(attemptKey)
-      ?.find(({ estimate }) =>
-        [estimate.nanoUsd, estimate.tokens].every((amount) => args.includes(`${amount}`)),
-      );
-    if (request === undefined) throw new Error(`nobody asked for ${attemptKey}`);
-    const [kind, ...rest] = answer;
-    if (kind === 'OK') {
-      // Repeated, it answers what is there.
-      if (!this.#holds.has(attemptKey) || rest.length > 1)
-        this.#holds.set(attemptKey, { request, heldAtMs: Number(rest[0]) });
-      this.#counted.set(attemptKey, request.payer);
-    }
-    if (kind === 'REFUSED') this.#checkRefusal(request, rest);
-    if (kind === 'HELD') this.#checkCrowd(request, rest);
+  /** What the ledger said of an attempt's limits when Redis was asked. */
+  #momentOf(attemptKey: string): Moment {
+    const [request] = this.#asked.get(attemptKey) ?? [];
+    const atMs = this.#world.nowMs;
+    // A correction downwards that Redis was not told of yet does not count.
+    const isSeen = ({ charge, isTold }: LedgerEntry) => isTold || charge.nanoUsd >= 0n;
+    const settled = (request?.limits ?? []).map((limit) =>
+      this.#settled(limit, intervalAt(limit, atMs), isSeen),
+    );
+    return { atMs, settled };
   }
 
   /** Nobody is refused while what is settled leaves room. */
-  #checkRefusal(request: HoldRequest, [index, settled, , key]: readonly (string | number)[]): void {
-    const limit = request.limits[Number(index) - 1];
-    if (limit === undefined) throw new Error(`refused by limit ${index}, which is not there`);
-    const interval = fromIntervalKey(String(key));
+  #checkRefusal(request: HoldRequest, refusal: GateRefusal): void {
+    const { limit, interval } = refusal;
+    const needed = neededOf(request, limit);
+    const isRight = ({ atMs, settled }: Moment) =>
+      interval.startMs === intervalAt(limit, atMs).startMs &&
+      ((settled[request.limits.indexOf(limit)] ?? 0n) + needed > limit.amount || limit.amount === 0n);
     this.#world.require(
-      interval.startMs === intervalAt(limit, this.#world.nowMs).startMs,
-      () => `refused by another window than the present one: ${limit.window} ${key}`,
-    );
-    // A correction downwards that Redis was not told of yet does not count.
-    const spent = this.#settled(limit, interval, ({ charge, isTold }) => isTold || charge.nanoUsd >= 0n);
-    this.#world.require(
-      spent + neededOf(request, limit) > limit.amount || limit.amount === 0n,
+      (this.#moments.get(request.attemptKey) ?? []).some(isRight),
       () =>
-        `false refusal of ${request.attemptKey}: ${show(limit)}, settled ${spent} (Redis says ${settled})`,
+        `false refusal of ${request.attemptKey}: ${show(limit)}, which has ${limit.amount - refusal.settled} left in ${interval.startMs}`,
     );
   }
 
-  /** Only holds that somebody made stand in the way, each of them once. */
-  #checkCrowd(request: HoldRequest, [index, settled, held, key]: readonly (string | number)[]): void {
-    const limit = request.limits[Number(index) - 1];
-    if (limit === undefined) throw new Error(`held by limit ${index}, which is not there`);
-    const interval = fromIntervalKey(String(key));
-    let known = 0n;
-    for (const [attemptKey, payer] of this.#counted) {
-      const hold = this.#holds.get(attemptKey);
-      if (hold === undefined || !pays(payer, limit.scope)) continue;
-      if (hold.heldAtMs >= interval.startMs && hold.heldAtMs < interval.endMs)
-        known += neededOf(hold.request, limit);
+  /** Only holds that somebody wanted stand in the way, each of them once. */
+  #checkCrowd(request: HoldRequest, { limit, settled, held }: GateRefusal): void {
+    let wanted = 0n;
+    for (const others of this.#asked.values()) {
+      const amounts = others
+        .filter(({ payer }) => pays(payer, limit.scope))
+        .map((other) => neededOf(other, limit));
+      wanted += amounts.reduce((most, amount) => (amount > most ? amount : most), 0n);
     }
     this.#world.require(
-      BigInt(held ?? 0) <= known,
-      () => `more is held on ${show(limit)} than was ever held: ${held} of ${known}`,
+      held <= wanted,
+      () => `more is held on ${show(limit)} than anybody wanted: ${held} of ${wanted}`,
     );
-    const spent = this.#settled(limit, interval, ({ charge, isTold }) => isTold || charge.nanoUsd >= 0n);
+    const known = (this.#moments.get(request.attemptKey) ?? []).map(
+      (moment) => moment.settled[request.limits.indexOf(limit)],
+    );
     this.#world.require(
-      BigInt(settled ?? 0) <= spent,
-      () => `more is settled on ${show(limit)} than the ledger has: ${settled} of ${spent}`,
+      known.some((sum) => sum !== undefined && settled <= sum),
+      () => `more is settled on ${show(limit)} than the ledger has: ${settled} of ${known}`,
     );
   }
 
@@ -181,7 +197,7 @@ export class Book {
     // A worker that was too slow may have written its request just before somebody gave it up, never after that.
     else
       world.require(
-        sent.issuedAtMs <= row.endedAtMs || !this.#proofs.has(attemptKey),
+        sent.issuedAtMs <= row.endedAtMs || this.#wasSetBack,
         () => `${attemptKey} was sent although it was ${row.state} by ${row.endedBy}`,
       );
     this.requests.set(attemptKey, {

@@ -63,8 +63,8 @@ async function answer(world: World, book: Book, request: ModelRequest, plan: Pla
   const pause = async () => {
     await wait(random.pick(DELAYS_MS), request.signal);
     if (request.signal.aborted) {
-      // Closed by us: what it took is what was heard of it.
-      tell(book, request, costOf(text));
+      // Closed by us: what it took is what was heard of it, if anything was.
+      tell(book, request, text === '' ? undefined : costOf(text));
       throw failed(request, {
         kind: 'aborted',
         stage: text === '' ? 'unanswered' : 'output',

@@ -156,7 +156,7 @@ async function play({ world, callers, faults, reaper, scenario }: Run): Promise<
   }
   faults.stop();
   callers.lostEnds = 0;
-  world.pace = { ...scenario.pace, jumpiness: 0 };
+  world.pace = { ...scenario.pace, jumpiness: 0, slowness: 0 };
   const until = world.steps + CALM_STEPS;
   while (world.violation === undefined && !callers.isDone() && world.steps < until) {
     reaper.maybe();

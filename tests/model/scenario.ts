@@ -34,7 +34,11 @@ export function createScenario(random: Random): Scenario {
     workers: 1 + random.int(3),
     calls,
     limits: createLimits(random, calls),
-    pace: { stickiness: random.pick([0.2, 0.6, 0.9]), jumpiness: random.pick([0, 0.003, 0.015]) },
+    pace: {
+      stickiness: random.pick([0.2, 0.6, 0.9]),
+      jumpiness: random.pick([0, 0.003, 0.015]),
+      slowness: random.pick([0, 0.03, 0.1, 0.25]),
+    },
     rateControl: random.chance(0.15),
   };
 }

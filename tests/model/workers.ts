@@ -8,7 +8,7 @@ import type { Logger } from '../../src/log.ts';
 import { createBudgetGate } from '../../src/stores/budget-gate.ts';
 import type { Calendars } from '../../src/stores/calendars.ts';
 import type { Events } from '../../src/stores/events.ts';
-import { createGate } from '../../src/stores/gate.ts';
+import { createGate, type HoldRequest } from '../../src/stores/gate.ts';
 import { createHydrate } from '../../src/stores/hydrate.ts';
 import type { Postgres } from '../../src/stores/postgres.ts';
 import { createRates } from '../../src/stores/rates.ts';
@@ -89,10 +89,7 @@ export function createWorker(parts: WorkerParts, process: Process): Worker {
   const plain = createGate(redis, { leaseMs: LEASE_MS, markerTtlMs: 3_600_000, calendars });
   const gate = {
     ...plain,
-    hold: (request: Parameters<typeof plain.hold>[0]) => {
-      book.asks(request);
-      return plain.hold(request);
-    },
+    hold: (request: HoldRequest) => book.holds(request, () => plain.hold(request)),
   };
   const hydrate = createHydrate(redis, {
     leaseMs: LEASE_MS,

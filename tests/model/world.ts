@@ -41,6 +41,8 @@ export type Op = {
   readonly what: string;
   readonly connection: number;
   readonly issuedAtMs: number;
+  /** Neither it nor its answer moves before. */
+  notBeforeMs: number;
   /** Parts of it that run apart, the first of which is a look only. */
   readonly stages: (() => unknown)[];
   resolve(value: unknown): void;
@@ -72,9 +74,12 @@ export type Pace = {
   readonly stickiness: number;
   /** How likely the clock jumps although somebody could move. */
   readonly jumpiness: number;
+  /** How likely a command, or its answer, stays under way while the others go on. */
+  readonly slowness: number;
 };
 
 const GHOST_MS = 1_500;
+const SLOW_MS = [30, 150, 600, 1_600] as const;
 const JUMPS_MS = [40, 300, 900, 2_100] as const;
 /** Polls of a few milliseconds are slowed down: a timer only promises "not before", and a run has only so many steps. */
 const SLOWEST_POLL_MS = 50;
@@ -89,7 +94,7 @@ export class World {
   /** What happens to a command; replaced by whoever plays the faults. */
   opFault: (op: Op) => OpFault = () => 'none';
   isReachable: (op: Op) => boolean = () => true;
-  pace: Pace = { stickiness: 0.5, jumpiness: 0 };
+  pace: Pace = { stickiness: 0.5, jumpiness: 0, slowness: 0 };
   violation: string | undefined;
   #ops: Op[] = [];
   #timers: Timer[] = [];
@@ -166,8 +171,14 @@ export class World {
     return new Promise((resolve, reject) => {
       if (process.isDead) return;
       const { connection } = process;
-      this.#ops.push({ process, store, what, connection, issuedAtMs: this.nowMs, stages, resolve, reject });
+      const issuedAtMs = this.nowMs;
+      const notBeforeMs = issuedAtMs + this.#delay();
+      this.#ops.push({ process, store, what, connection, issuedAtMs, notBeforeMs, stages, resolve, reject });
     });
+  }
+
+  #delay(): number {
+    return this.random.chance(this.pace.slowness) ? this.random.pick(SLOW_MS) : 0;
   }
 
   /** Nobody of the process moves again; what it had sent may still arrive. */
@@ -244,7 +255,7 @@ export class World {
   #nextTimerMs(): number | undefined {
     const times = [
       ...this.#timers.map(({ process, atMs }) => Math.max(atMs, process?.frozenUntilMs ?? 0)),
-      ...this.#ops.map(({ process }) => process.frozenUntilMs),
+      ...this.#ops.map(({ process, notBeforeMs }) => Math.max(process.frozenUntilMs, notBeforeMs)),
     ];
     return times.length === 0 ? undefined : Math.min(...times);
   }
@@ -252,7 +263,9 @@ export class World {
   #opMove(): (() => Promise<void> | void) | undefined {
     this.#ghosts = this.#ghosts.filter((ghost) => ghost.untilMs >= this.nowMs);
     if (this.#ghosts.length > 0 && this.random.chance(0.15)) return () => this.#runGhost();
-    const ready = this.#ops.filter((op) => op.answer === undefined || !this.isFrozen(op.process));
+    const ready = this.#ops.filter(
+      (op) => op.notBeforeMs <= this.nowMs && (op.answer === undefined || !this.isFrozen(op.process)),
+    );
     if (ready.length === 0) return this.#ghosts.length > 0 ? () => this.#runGhost() : undefined;
     const own = ready.filter((op) => op.process === this.#last);
     const among = own.length > 0 && this.random.chance(this.pace.stickiness) ? own : ready;
@@ -292,7 +305,9 @@ export class World {
     this.note(() => `${op.process.name} ${op.what} → ${show(answer)}${fault === 'lose' ? ' (lost)' : ''}`);
     if (fault === 'twice') this.#haunt(op, true);
     op.answer = fault === 'lose' ? { error: new StoreAway(op.store) } : answer;
-    if (!this.isFrozen(op.process) && this.random.chance(0.6)) this.#deliver(op);
+    op.notBeforeMs = this.nowMs + this.#delay();
+    if (op.notBeforeMs === this.nowMs && !this.isFrozen(op.process) && this.random.chance(0.6))
+      this.#deliver(op);
   }
 
   async #runStages(op: Op): Promise<{ value: unknown } | { error: unknown }> {

@@ -1,30 +1,34 @@
 -- Holds an estimate on every scope of a call, or on none. All checks come before the first write. Idempotent in the attempt key.
--- KEYS: holds, leases, call, done of this attempt, done of the previous attempt, scopes...
--- ARGV: attemptKey, generation, runId, leaseMs, nano, tokens, previous attempt or '', ttlMs, the record's JSON as far as the caller knows
---       it: '{...', number of scopes, per scope '["kind","id"', number of windows, per window the bounds of its current and next
---       interval: start, turn, end; then per limit: scope (1-based), unit, amount, 1 when hard, window (1-based, 0 for all time)
--- Returns {'OK', heldAtMs, settled, held and interval per limit...} · {'DONE', marker} · {'STALE_WINDOW', nowMs}
---         · {'MISS', scope index, interval, ...} · {'PREVIOUS', attemptKey} · {'REFUSED' | 'HELD', limit index, settled, held, interval}
--- It is the busiest script, and what takes its time is calls, values that come back from them, and tables: so it reads a scope once,
--- walks over ARGV instead of copying it, and writes JSON by hand: intervals and tokens have nothing that JSON escapes.
-local attemptKey, runId, nano, tokens, ttlMs = ARGV[1], ARGV[3], ARGV[5], ARGV[6], ARGV[8]
+-- KEYS: holds, leases, call, done of this attempt, scopes..., done of the previous attempt where there is one
+-- ARGV: attemptKey, '<generation>:<run id>', leaseMs, nano, tokens, previous attempt or '', ttlMs, the record's JSON as far as the caller
+--       knows it: '{...', number of scopes, per scope '["kind","id"', number of windows, per window the bounds of its current and next
+--       interval: start, turn, end; then per limit: a code of four characters, and its amount. The code: '0' + number of its scope,
+--       '0' + number of its window or '0' for all time, 'u' or 't' for USD or tokens, 'h' or 's' for hard or soft
+-- Returns {'OK', heldAtMs, settled and held per limit with a space after each, interval per window...}; {'OK', heldAtMs} when it was held
+--         before · {'DONE', marker} · {'STALE_WINDOW', nowMs} · {'MISS', scope index, interval, ...} · {'PREVIOUS', attemptKey}
+--         · {'REFUSED' | 'HELD', limit index, settled, held, interval}
+-- It is the busiest script, and what takes its time is calls, values that come and go, and tables: so it reads a scope once, walks over
+-- ARGV instead of copying it, and writes JSON by hand (intervals and tokens have nothing that JSON escapes). A text becomes a number by
+-- arithmetic, which reads it once where tonumber reads it twice.
+local attemptKey, wanted, nano, tokens, ttlMs = ARGV[1], ARGV[2], ARGV[4], ARGV[5], ARGV[7]
+local ZERO, USD, HARD = 48, 117, 104
 
 -- The marker comes before the record: an attempt that is over is never revived by a repeated command.
-local marker = redis.call('GET', KEYS[4])
+local states = redis.call('MGET', KEYS[4], KEYS[3])
+local marker, newest = states[1], states[2]
 if marker then return { 'DONE', marker } end
 
 -- An older attempt of this call that was not sent yet gives way. Two attempts of one call can be here at once when a frozen worker
 -- wakes up: after this its mark-sent fails.
 local older, own = nil, nil
-local newest = redis.call('GET', KEYS[3])
 if newest then
   if newest ~= attemptKey then
     local text = redis.call('HGET', KEYS[1], newest)
     if text then
       local decoded = cjson.decode(text)
       -- A record of another server process may be older than its "sent".
-      if decoded.sent == 'no' and decoded.run == runId then
-        if newest ~= ARGV[7] then return { 'PREVIOUS', newest } end
+      if decoded.sent == 'no' and decoded.run == string.match(wanted, ':(.*)$') then
+        if newest ~= ARGV[6] then return { 'PREVIOUS', newest } end
         older = decoded
       end
     end
@@ -32,98 +36,95 @@ if newest then
   own = redis.call('HGET', KEYS[1], attemptKey)
 end
 
--- Which interval each window is in, and when that turns.
+-- Which interval each window is in, when that turns, and the first window that is in the same: zones may agree.
 local now = nowMs()
 local nowText = string.format('%.0f', now)
-local scopeCount = tonumber(ARGV[10])
-local at = 11 + scopeCount
-local intervals, stops = { [0] = 'all' }, { [0] = math.huge }
-for window = 1, tonumber(ARGV[at]) do
-  local start, turn, stop = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  at = at + 3
-  if now >= tonumber(turn) then start, turn = turn, stop end
-  if now < tonumber(start) or now >= tonumber(turn) then return { 'STALE_WINDOW', nowText } end
-  intervals[window], stops[window] = start .. '-' .. turn, tonumber(turn)
-end
-local firstLimit = at + 1
-
--- One read for each scope: its state, then of every interval that a limit asks for what is settled and held, and its token. `first`
--- says where in the answer an interval begins.
-local scopes, fields = {}, {}
-for index = 1, scopeCount do
-  local key = KEYS[5 + index]
-  scopes[index] = { key = key, head = ARGV[10 + index], read = { 'HMGET', key, 'hydrated', 'version', 'intervals' }, asked = {}, first = {} }
-end
-for from = firstLimit, #ARGV, 5 do
-  local scope, interval = scopes[tonumber(ARGV[from])], intervals[tonumber(ARGV[from + 4])]
-  if not scope.first[interval] then
-    local names = fields[interval]
-    if not names then
-      names = { interval .. ':usd:settled', interval .. ':usd:held', interval .. ':tokens:settled', interval .. ':tokens:held', interval .. ':token' }
-      fields[interval] = names
-    end
-    local read = scope.read
-    local size = #read
-    read[size + 1], read[size + 2], read[size + 3], read[size + 4], read[size + 5] = unpack(names)
-    scope.first[interval] = size - 1
-    scope.asked[#scope.asked + 1] = interval
+local scopeCount = ARGV[9] + 0
+local windowCount = ARGV[10 + scopeCount] + 0
+local firstLimit = 11 + scopeCount + 3 * windowCount
+local intervals, stops, same, windowOf = { [0] = 'all' }, { [0] = math.huge }, { [0] = 0 }, { all = 0 }
+for window = 1, windowCount do
+  local at = 8 + scopeCount + 3 * window
+  local start, turn = ARGV[at], ARGV[at + 1]
+  local stop = turn + 0
+  if now >= stop then
+    start, turn = turn, ARGV[at + 2]
+    stop = turn + 0
   end
+  if now < start + 0 or now >= stop then return { 'STALE_WINDOW', nowText } end
+  local interval = start .. '-' .. turn
+  windowOf[interval] = windowOf[interval] or window
+  intervals[window], stops[window], same[window] = interval, stop, windowOf[interval]
 end
-local wanted = ARGV[2] .. ':' .. runId
-local missing = { 'MISS' }
-for index, scope in ipairs(scopes) do
-  local found = redis.call(unpack(scope.read))
-  scope.found, scope.version, scope.intervals = found, '', ''
-  if found[1] == wanted then scope.version, scope.intervals = found[2], found[3] end
-  for _, interval in ipairs(scope.asked) do
-    if not string.find(scope.intervals, interval .. ';', 1, true) then
-      missing[#missing + 1] = index
-      missing[#missing + 1] = interval
+
+-- The counters that the limits ask for, by 100 * scope + window, and the state of each scope, which comes with the first of them.
+local counters, versions, hydrated = {}, {}, {}
+local missing = nil
+for from = firstLimit, #ARGV, 2 do
+  local scope, window = string.byte(ARGV[from], 1, 2)
+  scope, window = scope - ZERO, same[window - ZERO]
+  local place = 100 * scope + window
+  if not counters[place] then
+    local key, names = KEYS[4 + scope], namesOf(intervals[window])
+    local found
+    if versions[scope] then
+      found = redis.call('HMGET', key, names[1], names[2], names[3], names[4], names[5])
+    else
+      found = redis.call('HMGET', key, names[1], names[2], names[3], names[4], names[5], 'hydrated', 'version', 'intervals')
+      versions[scope], hydrated[scope] = '', ''
+      if found[6] == wanted then versions[scope], hydrated[scope] = found[7], found[8] end
+    end
+    counters[place] = found
+    if not string.find(hydrated[scope], intervals[window] .. ';', 1, true) then
+      missing = missing or { 'MISS' }
+      missing[#missing + 1] = scope
+      missing[#missing + 1] = intervals[window]
     end
   end
 end
 if own then return { 'OK', cjson.decode(own).heldAt } end
-if #missing > 1 then return missing end
+if missing then return missing end
+for scope = 1, scopeCount do
+  if not versions[scope] then versions[scope], hydrated[scope] = validState(KEYS[4 + scope], wanted) end
+end
 
 -- What the older hold will give back counts as free.
+local scopes = {}
 if older then
-  for _, scope in ipairs(scopes) do
-    local name = cjson.decode(scope.head .. ']')
-    scope.kind, scope.id = name[1], name[2]
+  for scope = 1, scopeCount do
+    local name = cjson.decode(ARGV[9 + scope] .. ']')
+    scopes[scope] = { key = KEYS[4 + scope], kind = name[1], id = name[2] }
   end
 end
 local function givenBack(scope, interval, unit, token)
   for _, entry in ipairs(older.scopes) do
     if entry[1] == scope.kind and entry[2] == scope.id then
-      for place = 4, #entry, 2 do
-        if entry[place] == interval and entry[place + 1] == token then return tonumber(unit == 'usd' and older.nano or older.tokens) end
+      for at = 4, #entry, 2 do
+        if entry[at] == interval and entry[at + 1] == token then return tonumber(unit == USD and older.nano or older.tokens) end
       end
     end
   end
   return 0
 end
 
-local answer, size = { 'OK', nowText }, 2
+local uses, count = '', 0
 local refused, refusedStop, waiting = nil, -1, nil
-local neededNano, neededTokens = tonumber(nano), tonumber(tokens)
-for from = firstLimit, #ARGV, 5 do
-  local scope, unit, window = scopes[tonumber(ARGV[from])], ARGV[from + 1], tonumber(ARGV[from + 4])
-  local interval, found = intervals[window], scope.found
-  local first = scope.first[interval]
-  local settled, held, needed = found[first], found[first + 1], neededNano
-  if unit ~= 'usd' then settled, held, needed = found[first + 2], found[first + 3], neededTokens end
-  if older then held = string.format('%.0f', tonumber(held) - givenBack(scope, interval, unit, found[first + 4])) end
-  answer[size + 1], answer[size + 2], answer[size + 3] = settled, held, interval
-  size = size + 3
-  if ARGV[from + 3] == '1' then
-    local amount, least = tonumber(ARGV[from + 2]), tonumber(settled) + needed
+local neededNano, neededTokens = nano + 0, tokens + 0
+for from = firstLimit, #ARGV, 2 do
+  local scope, window, unit, hardness = string.byte(ARGV[from], 1, 4)
+  scope, window = scope - ZERO, same[window - ZERO]
+  local found = counters[100 * scope + window]
+  local settled, held, needed = found[1], found[2], neededNano
+  if unit ~= USD then settled, held, needed = found[3], found[4], neededTokens end
+  if older then held = string.format('%.0f', held - givenBack(scopes[scope], intervals[window], unit, found[5])) end
+  uses, count = uses .. settled .. ' ' .. held .. ' ', count + 1
+  if hardness == HARD then
+    local amount, least = ARGV[from + 1] + 0, settled + needed
     -- A limit of 0 has no room even for a call that costs nothing. Of several that refuse, the one that turns last is told.
     if (least > amount or amount == 0) and stops[window] > refusedStop then
-      refused, refusedStop = { 'REFUSED', (from - firstLimit) / 5 + 1, settled, held, interval }, stops[window]
+      refused, refusedStop = { 'REFUSED', count, settled, held, intervals[window] }, stops[window]
     end
-    if not waiting and least + tonumber(held) > amount then
-      waiting = { 'HELD', (from - firstLimit) / 5 + 1, settled, held, interval }
-    end
+    if not waiting and least + held > amount then waiting = { 'HELD', count, settled, held, intervals[window] } end
   end
 end
 if refused then return refused end
@@ -133,37 +134,42 @@ if older then
   moveOut(older, scopes, '0', '0')
   redis.call('HDEL', KEYS[1], newest)
   redis.call('ZREM', KEYS[2], newest)
-  redis.call('SET', KEYS[5], 'void', 'PX', ttlMs)
+  redis.call('SET', KEYS[5 + scopeCount], 'void', 'PX', ttlMs)
 end
-local record, length = { ARGV[9], ',"heldAt":"', nowText, '","scopes":[' }, 4
-local function countIn(scope, interval, heldNano, heldTokens, token)
-  redis.call('HINCRBY', scope.key, heldNano, nano)
-  redis.call('HINCRBY', scope.key, heldTokens, tokens)
-  record[length + 1], record[length + 2], record[length + 3], record[length + 4] = '","', interval, '","', token
-  length = length + 4
-end
-for index, scope in ipairs(scopes) do
-  record[length + 1], record[length + 2], record[length + 3] = scope.head, ',"', scope.version
-  length = length + 3
-  local known = 0
-  for _, interval in ipairs(scope.asked) do
-    local names = fields[interval]
-    known = known + #interval + 1
-    countIn(scope, interval, names[2], names[4], scope.found[scope.first[interval] + 4])
+local record = ARGV[8] .. ',"heldAt":"' .. nowText .. '","scopes":['
+for scope = 1, scopeCount do
+  local key, known = KEYS[4 + scope], 0
+  record = record .. ARGV[9 + scope] .. ',"' .. versions[scope]
+  for window = 0, windowCount do
+    local found = counters[100 * scope + window]
+    if found then
+      local interval, names = intervals[window], namesOf(intervals[window])
+      -- What was read before the older hold moved out is no sum any more.
+      local usd, others = sumOf(found[2], neededNano), sumOf(found[4], neededTokens)
+      if usd and others and not older then
+        redis.call('HSET', key, names[2], usd, names[4], others)
+      else
+        redis.call('HINCRBY', key, names[2], nano)
+        redis.call('HINCRBY', key, names[4], tokens)
+      end
+      record, known = record .. '","' .. interval .. '","' .. found[5], known + #interval + 1
+    end
   end
   -- Intervals that are counted here although no limit of this call asks for them.
-  if #scope.intervals > known then
-    for interval in string.gmatch(scope.intervals, '([^;]+);') do
-      if not scope.first[interval] and covers(interval, now) then
-        countIn(scope, interval, interval .. ':usd:held', interval .. ':tokens:held', redis.call('HGET', scope.key, interval .. ':token'))
+  if #hydrated[scope] > known then
+    for interval in string.gmatch(hydrated[scope], '([^;]+);') do
+      local window = windowOf[interval]
+      if not (window and counters[100 * scope + window]) and covers(interval, now) then
+        local names = namesOf(interval)
+        redis.call('HINCRBY', key, names[2], nano)
+        redis.call('HINCRBY', key, names[4], tokens)
+        record = record .. '","' .. interval .. '","' .. redis.call('HGET', key, names[5])
       end
     end
   end
-  length = length + 1
-  record[length] = index < scopeCount and '"],' or '"]'
+  record = record .. (scope < scopeCount and '"],' or '"]')
 end
-record[length + 1] = ']}'
-redis.call('HSET', KEYS[1], attemptKey, table.concat(record))
-redis.call('ZADD', KEYS[2], now + tonumber(ARGV[4]), attemptKey)
+redis.call('HSET', KEYS[1], attemptKey, record .. ']}')
+redis.call('ZADD', KEYS[2], now + ARGV[3], attemptKey)
 redis.call('SET', KEYS[3], attemptKey, 'PX', ttlMs)
-return answer
+return { 'OK', nowText, uses, unpack(intervals) }

@@ -1,0 +1,22 @@
+import { expect, it } from 'vitest';
+import { openChaosServers } from '../support/chaos-servers.ts';
+import { IMPATIENT, STORM_FLEET, storm } from '../support/chaos-storm.ts';
+import { openFleet } from '../support/fleet.ts';
+
+it('charges every request once when Redis is flushed and emptied and Postgres stops', {
+  timeout: 240_000,
+}, async () => {
+  await using chaos = await openChaosServers();
+  await using fleet = await openFleet({
+    ...STORM_FLEET,
+    env: { ...STORM_FLEET.env, ...IMPATIENT },
+    servers: chaos.servers,
+  });
+  const report = await storm(fleet, {
+    ...{ seed: 11, calls: 40, kills: 1, workers: 2, perSecond: 10 },
+    outages: [() => chaos.flushRedis(), () => chaos.emptyRedis(500), () => chaos.stopPostgres(500)],
+  });
+  expect(report.faults).toEqual([]);
+  expect(report).toMatchObject({ completed: 40, billable: 40 });
+  expect(report.counters).toBeGreaterThan(0);
+});
