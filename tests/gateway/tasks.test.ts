@@ -116,8 +116,8 @@ describe('submitting', () => {
     ['a lone surrogate', { ...INPUT, query: 'a\ud800' }, ['query']],
     [
       'what does not exist yet',
-      { ...INPUT, strategy: 'dag', budget: { onExceeded: 'ask' } },
-      ['strategy', 'budget.onExceeded'],
+      { ...INPUT, strategy: 'dag', approval: { before: 'start' } },
+      ['strategy', 'approval.before'],
     ],
     ['a list', [INPUT], ['']],
     ['a number', 7, ['']],

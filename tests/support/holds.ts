@@ -109,10 +109,20 @@ export async function sendOnce(stores: GateStores, options: HoldOptions): Promis
     await stores.gate.undo(attempt);
     return undefined;
   }
-  if (await stores.gate.markSent(attempt)) return attempt;
+  const isMarked = await stores.gate.markSent(attempt).catch(async (error: unknown) => {
+    await stores.ledger.resolve(attempt, VOIDED);
+    throw error;
+  });
+  if (isMarked) return attempt;
   await voidOnce(stores, attempt);
   return undefined;
 }
+
+const VOIDED = {
+  to: 'voided',
+  outcome: 'lost',
+  charge: { usage: NO_USAGE, nanoUsd: 0n, source: 'none' },
+} as const;
 
 export async function sent(stores: GateStores, options: HoldOptions): Promise<Attempt> {
   const attempt = await sendOnce(stores, options);
@@ -133,8 +143,7 @@ export async function settleOnce(
 }
 
 export async function voidOnce({ ledger, gate }: GateStores, attempt: Attempt): Promise<void> {
-  const charge = { usage: NO_USAGE, nanoUsd: 0n, source: 'none' } as const;
-  await ledger.resolve(attempt, { to: 'voided', outcome: 'lost', charge });
+  await ledger.resolve(attempt, VOIDED);
   await gate.release(attempt, 'void', { nanoUsd: 0n, tokens: 0 });
 }
 

@@ -4,17 +4,18 @@
 --       knows it: '{...', number of scopes, per scope '["kind","id"', number of windows, per window the bounds of its current and next
 --       interval: start, turn, end; then per limit: a code of four characters, and its amount. The code: '0' + number of its scope,
 --       '0' + number of its window or '0' for all time, 'u' or 't' for USD or tokens, 'h' or 's' for hard or soft
--- Returns {'OK', heldAtMs, settled and held per limit with a space after each, interval per window...}; {'OK', heldAtMs} when it was held
+-- Returns {'OK', heldAtMs, settled and held per limit with spaces between, interval per window...}; {'OK', heldAtMs} when it was held
 --         before · {'DONE', marker} · {'STALE_WINDOW', nowMs} · {'MISS', scope index, interval, ...} · {'PREVIOUS', attemptKey}
 --         · {'REFUSED' | 'HELD', limit index, settled, held, interval}
--- It is the busiest script, and what takes its time is calls, values that come and go, and tables: so it reads a scope once, walks over
--- ARGV instead of copying it, and writes JSON by hand (intervals and tokens have nothing that JSON escapes). A text becomes a number by
--- arithmetic, which reads it once where tonumber reads it twice.
+-- It is the busiest script, and what takes its time is calls, values that come back from them, tables, and texts, each of which Redis' Lua
+-- hashes from end to end: so it reads a scope once, walks over ARGV instead of copying it, and writes JSON by hand, in few pieces (nothing
+-- in intervals and tokens needs an escape). Arithmetic reads a number from a text once, tonumber twice.
+local KEYS, ARGV, call = KEYS, ARGV, redis.call
 local attemptKey, wanted, nano, tokens, ttlMs = ARGV[1], ARGV[2], ARGV[4], ARGV[5], ARGV[7]
 local ZERO, USD, HARD = 48, 117, 104
 
 -- The marker comes before the record: an attempt that is over is never revived by a repeated command.
-local states = redis.call('MGET', KEYS[4], KEYS[3])
+local states = call('MGET', KEYS[4], KEYS[3])
 local marker, newest = states[1], states[2]
 if marker then return { 'DONE', marker } end
 
@@ -23,7 +24,7 @@ if marker then return { 'DONE', marker } end
 local older, own = nil, nil
 if newest then
   if newest ~= attemptKey then
-    local text = redis.call('HGET', KEYS[1], newest)
+    local text = call('HGET', KEYS[1], newest)
     if text then
       local decoded = cjson.decode(text)
       -- A record of another server process may be older than its "sent".
@@ -33,7 +34,7 @@ if newest then
       end
     end
   end
-  own = redis.call('HGET', KEYS[1], attemptKey)
+  own = call('HGET', KEYS[1], attemptKey)
 end
 
 -- Which interval each window is in, when that turns, and the first window that is in the same: zones may agree.
@@ -42,7 +43,8 @@ local nowText = string.format('%.0f', now)
 local scopeCount = ARGV[9] + 0
 local windowCount = ARGV[10 + scopeCount] + 0
 local firstLimit = 11 + scopeCount + 3 * windowCount
-local intervals, stops, same, windowOf = { [0] = 'all' }, { [0] = math.huge }, { [0] = 0 }, { all = 0 }
+local intervals, marks, stops = { [0] = 'all' }, { [0] = 'all;' }, { [0] = math.huge }
+local same, windowOf = { [0] = 0 }, { all = 0 }
 for window = 1, windowCount do
   local at = 8 + scopeCount + 3 * window
   local start, turn = ARGV[at], ARGV[at + 1]
@@ -54,7 +56,7 @@ for window = 1, windowCount do
   if now < start + 0 or now >= stop then return { 'STALE_WINDOW', nowText } end
   local interval = start .. '-' .. turn
   windowOf[interval] = windowOf[interval] or window
-  intervals[window], stops[window], same[window] = interval, stop, windowOf[interval]
+  intervals[window], marks[window], stops[window], same[window] = interval, interval .. ';', stop, windowOf[interval]
 end
 
 -- The counters that the limits ask for, by 100 * scope + window, and the state of each scope, which comes with the first of them.
@@ -68,14 +70,14 @@ for from = firstLimit, #ARGV, 2 do
     local key, names = KEYS[4 + scope], namesOf(intervals[window])
     local found
     if versions[scope] then
-      found = redis.call('HMGET', key, names[1], names[2], names[3], names[4], names[5])
+      found = call('HMGET', key, names[1], names[2], names[3], names[4], names[5])
     else
-      found = redis.call('HMGET', key, names[1], names[2], names[3], names[4], names[5], 'hydrated', 'version', 'intervals')
+      found = call('HMGET', key, names[1], names[2], names[3], names[4], names[5], 'hydrated', 'version', 'intervals')
       versions[scope], hydrated[scope] = '', ''
       if found[6] == wanted then versions[scope], hydrated[scope] = found[7], found[8] end
     end
     counters[place] = found
-    if not string.find(hydrated[scope], intervals[window] .. ';', 1, true) then
+    if not string.find(hydrated[scope], marks[window], 1, true) then
       missing = missing or { 'MISS' }
       missing[#missing + 1] = scope
       missing[#missing + 1] = intervals[window]
@@ -107,7 +109,7 @@ local function givenBack(scope, interval, unit, token)
   return 0
 end
 
-local uses, count = '', 0
+local uses, count = {}, 0
 local refused, refusedStop, waiting = nil, -1, nil
 local neededNano, neededTokens = nano + 0, tokens + 0
 for from = firstLimit, #ARGV, 2 do
@@ -117,7 +119,8 @@ for from = firstLimit, #ARGV, 2 do
   local settled, held, needed = found[1], found[2], neededNano
   if unit ~= USD then settled, held, needed = found[3], found[4], neededTokens end
   if older then held = string.format('%.0f', held - givenBack(scopes[scope], intervals[window], unit, found[5])) end
-  uses, count = uses .. settled .. ' ' .. held .. ' ', count + 1
+  count = count + 1
+  uses[count] = settled .. ' ' .. held
   if hardness == HARD then
     local amount, least = ARGV[from + 1] + 0, settled + needed
     -- A limit of 0 has no room even for a call that costs nothing. Of several that refuse, the one that turns last is told.
@@ -132,14 +135,13 @@ if waiting then return waiting end
 
 if older then
   moveOut(older, scopes, '0', '0')
-  redis.call('HDEL', KEYS[1], newest)
-  redis.call('ZREM', KEYS[2], newest)
-  redis.call('SET', KEYS[5 + scopeCount], 'void', 'PX', ttlMs)
+  call('HDEL', KEYS[1], newest)
+  call('ZREM', KEYS[2], newest)
+  call('SET', KEYS[5 + scopeCount], 'void', 'PX', ttlMs)
 end
-local record = ARGV[8] .. ',"heldAt":"' .. nowText .. '","scopes":['
+local record = { ARGV[8], ',"heldAt":"', nowText, '","scopes":[' }
 for scope = 1, scopeCount do
-  local key, known = KEYS[4 + scope], 0
-  record = record .. ARGV[9 + scope] .. ',"' .. versions[scope]
+  local key, entry, known = KEYS[4 + scope], ARGV[9 + scope] .. ',"' .. versions[scope], 0
   for window = 0, windowCount do
     local found = counters[100 * scope + window]
     if found then
@@ -147,12 +149,12 @@ for scope = 1, scopeCount do
       -- What was read before the older hold moved out is no sum any more.
       local usd, others = sumOf(found[2], neededNano), sumOf(found[4], neededTokens)
       if usd and others and not older then
-        redis.call('HSET', key, names[2], usd, names[4], others)
+        call('HSET', key, names[2], usd, names[4], others)
       else
-        redis.call('HINCRBY', key, names[2], nano)
-        redis.call('HINCRBY', key, names[4], tokens)
+        call('HINCRBY', key, names[2], nano)
+        call('HINCRBY', key, names[4], tokens)
       end
-      record, known = record .. '","' .. interval .. '","' .. found[5], known + #interval + 1
+      entry, known = entry .. '","' .. interval .. '","' .. found[5], known + #interval + 1
     end
   end
   -- Intervals that are counted here although no limit of this call asks for them.
@@ -161,15 +163,15 @@ for scope = 1, scopeCount do
       local window = windowOf[interval]
       if not (window and counters[100 * scope + window]) and covers(interval, now) then
         local names = namesOf(interval)
-        redis.call('HINCRBY', key, names[2], nano)
-        redis.call('HINCRBY', key, names[4], tokens)
-        record = record .. '","' .. interval .. '","' .. redis.call('HGET', key, names[5])
+        call('HINCRBY', key, names[2], nano)
+        call('HINCRBY', key, names[4], tokens)
+        entry = entry .. '","' .. interval .. '","' .. call('HGET', key, names[5])
       end
     end
   end
-  record = record .. (scope < scopeCount and '"],' or '"]')
+  record[4 + scope] = entry .. (scope < scopeCount and '"],' or '"]]}')
 end
-redis.call('HSET', KEYS[1], attemptKey, record .. ']}')
-redis.call('ZADD', KEYS[2], now + ARGV[3], attemptKey)
-redis.call('SET', KEYS[3], attemptKey, 'PX', ttlMs)
-return { 'OK', nowText, uses, unpack(intervals) }
+call('HSET', KEYS[1], attemptKey, table.concat(record))
+call('ZADD', KEYS[2], now + ARGV[3], attemptKey)
+call('SET', KEYS[3], attemptKey, 'PX', ttlMs)
+return { 'OK', nowText, table.concat(uses, ' '), unpack(intervals) }
