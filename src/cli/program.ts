@@ -1,7 +1,8 @@
 // Which commands there are and what they may be told. Each command's work is in a file of its own, loaded when it is asked for.
 
 import { Argument, Command, CommanderError, InvalidArgumentError } from 'commander';
-import { PRIORITIES, TIERS } from '../task/input.ts';
+import { EXCEEDED_POLICIES } from '../task/budget.ts';
+import { ABORT_POLICIES, PRIORITIES, TIERS } from '../task/input.ts';
 import { type AddressFlags, DEFAULT_STATE_DIR } from './addresses.ts';
 import { type ApproveOptions, runApprove } from './approve.ts';
 import { BUDGET_ACTIONS, type BudgetAction, type BudgetOptions, runBudget } from './budget.ts';
@@ -60,6 +61,8 @@ function addTaskCommands(program: Command): void {
     .option('--model <provider/model>')
     .option('--max-output-tokens <n>')
     .option('--budget-usd <amount>', 'the most the task may cost, such as 0.05')
+    .option('--on-exceeded <policy>', `when a budget has no room: ${EXCEEDED_POLICIES.join(', ')}`)
+    .option('--abort <policy>', `when it is cancelled: ${ABORT_POLICIES.join(', ')}`)
     .option('--priority <priority>', PRIORITIES.join(', '))
     .option('--deadline <time>', 'ISO 8601 with a zone')
     .option('--id <task id>')

@@ -15,6 +15,8 @@ export type InputFlags = {
   readonly model?: string;
   readonly maxOutputTokens?: string;
   readonly budgetUsd?: string;
+  readonly onExceeded?: string;
+  readonly abort?: string;
   readonly priority?: string;
   readonly deadline?: string;
 };
@@ -89,7 +91,7 @@ function fromLine(place: string, line: string, flags: InputFlags): Source {
 
 /** Flags as fields; they win over a file's. Texts that are no numbers stay texts, for the check to name. */
 function toFields(flags: InputFlags, budget: unknown): Record<string, unknown> {
-  const { maxOutputTokens, budgetUsd } = flags;
+  const { maxOutputTokens, budgetUsd, onExceeded } = flags;
   const fields = {
     userId: flags.user,
     tenantId: flags.tenant,
@@ -101,7 +103,14 @@ function toFields(flags: InputFlags, budget: unknown): Record<string, unknown> {
         ? Number(maxOutputTokens)
         : maxOutputTokens,
     budget:
-      budgetUsd === undefined ? undefined : { ...(typeof budget === 'object' ? budget : {}), usd: budgetUsd },
+      budgetUsd === undefined && onExceeded === undefined
+        ? undefined
+        : {
+            ...(typeof budget === 'object' ? budget : {}),
+            ...(budgetUsd === undefined ? {} : { usd: budgetUsd }),
+            ...(onExceeded === undefined ? {} : { onExceeded }),
+          },
+    abort: flags.abort,
     priority: flags.priority,
     deadline: flags.deadline,
   };

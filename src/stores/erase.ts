@@ -38,6 +38,20 @@ const KEPT_OF_INPUT = [
   'abort',
 ];
 
+/** What an approval keeps of the limit that was to be passed: it is audited, and holds figures and ids alone. */
+const KEPT_OF_REFUSAL = [
+  'type',
+  'scope',
+  'id',
+  'unit',
+  'window',
+  'limit',
+  'settled',
+  'held',
+  'needed',
+  'resetsAt',
+];
+
 /** Of a body of an event: where it belongs, and figures that the ledger has too. */
 const KEPT_OF_BODY = `jsonb_strip_nulls(jsonb_build_object(
   'stepId', body->'stepId', 'callKey', body->'callKey', 'attempt', body->'attempt',
@@ -51,7 +65,7 @@ const KEPT_OF_BODY = `jsonb_strip_nulls(jsonb_build_object(
 export const ERASE_ENDED_TASKS = `
   erased_tasks as (
     update tasks t set result_text = null, waiting = null,
-      input = (select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each(t.input) where key in ('${KEPT_OF_INPUT.join("', '")}'))
+      input = (select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each(t.input) where key in (${names(KEPT_OF_INPUT)}))
         || jsonb_build_object('erasedAt', now()),
       error = case when t.error is not null then jsonb_build_object('type', t.error->'type', 'message', 'its texts were removed') end
     from ended where t.task_id = ended.task_id returning t.task_id),
@@ -61,7 +75,13 @@ export const ERASE_ENDED_TASKS = `
     update call_results c set text = '' from ended
     where c.tenant_id = ended.tenant_id and c.task_id = ended.task_id and c.text <> '' returning c.call_key),
   erased_approvals as (
-    update approvals a set comment = null, details = '{}' from ended where a.task_id = ended.task_id returning a.approval_id)`;
+    update approvals a set comment = null,
+      details = (select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each(a.details) where key in (${names(KEPT_OF_REFUSAL)}))
+    from ended where a.task_id = ended.task_id returning a.approval_id)`;
+
+function names(fields: readonly string[]): string {
+  return fields.map((field) => `'${field}'`).join(', ');
+}
 
 export function createErase(postgres: Postgres, redis: Redis) {
   return {

@@ -51,7 +51,7 @@ describe('weir', () => {
     const { code, stdout } = await shell.weir(['--help']);
     expect(code).toBe(0);
     for (const command of [
-      ...['submit', 'tail', 'tasks', 'cancel', 'usage', 'budget', 'replay'],
+      ...['submit', 'tail', 'tasks', 'cancel', 'usage', 'budget', 'approve', 'raise', 'erase', 'replay'],
       ...['dev', 'worker', 'gateway', 'migrate', 'bundle'],
     ])
       expect(stdout).toContain(`  ${command} `);

@@ -13,7 +13,7 @@ it('charges every request once when Redis is flushed and emptied and Postgres st
     servers: chaos.servers,
   });
   const report = await storm(fleet, {
-    ...{ seed: 11, calls: 40, kills: 1, workers: 2, perSecond: 10 },
+    ...{ seed: 11, calls: 40, kills: 1, workers: 2, perSecond: 10, drainMs: 120_000 },
     outages: [() => chaos.flushRedis(), () => chaos.emptyRedis(500), () => chaos.stopPostgres(500)],
   });
   expect(report.faults).toEqual([]);

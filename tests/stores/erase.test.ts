@@ -73,11 +73,16 @@ async function endTask(taskId: string, kind: 'completed' | 'failed' = 'completed
   await test.stores.events.publishPending(tenantOf(taskId));
 }
 
+const EXCEEDED = {
+  ...{ type: 'BudgetExceeded', scope: 'user', id: 'user', unit: 'usd', window: 'total' },
+  ...{ limit: '1.00', settled: '0.90', held: '0.00', needed: '0.20' },
+} as const;
+
 async function approve(taskId: string): Promise<void> {
   await test.postgres.query(
     `insert into approvals (approval_id, task_id, run_id, tenant_id, user_id, reason, details, status, on_timeout, comment, decided_by, expires_at)
      values ($1, $2, 'run', 'tenant', 'user', 'start', $3, 'approved', 'reject', $4, 'boss', now())`,
-    [`approval:${taskId}`, taskId, JSON.stringify({ query: WORD }), `because ${WORD}`],
+    [`approval:${taskId}`, taskId, JSON.stringify({ ...EXCEEDED, query: WORD }), `because ${WORD}`],
   );
 }
 
@@ -166,6 +171,12 @@ it('leaves no text of an ended task anywhere, and changes nothing in the ledger'
   expect(await findInPostgres()).toEqual({});
   expect(await findInRedis()).toEqual([]);
   expect(await ledgerAsItIs()).toEqual(before);
+  // The audit of a decision keeps whose limit it was about.
+  expect(await test.stores.approvals.get('approval:answered')).toMatchObject({
+    exceeded: EXCEEDED,
+    comment: undefined,
+    decidedBy: 'boss',
+  });
   expect(await test.stores.erase.eraseTexts('tenant')).toEqual({ tasks: 0, events: 0, calls: 0, running: 0 });
 });
 

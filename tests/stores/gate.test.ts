@@ -1,3 +1,5 @@
+// What only the gate in Redis does. What it has in common with the one in Postgres: gate-conformance.test.ts.
+
 import { describe, expect, it } from 'vitest';
 import { budgetKeys } from '../../src/stores/keys.ts';
 import { NO_USAGE } from '../../src/task/usage.ts';
@@ -24,113 +26,6 @@ function options(n: number, overrides: Partial<HoldOptions> = {}): HoldOptions {
     ...overrides,
   };
 }
-
-describe('hold', () => {
-  it('admits exactly fifty of two hundred concurrent dimes on five dollars', async () => {
-    await using test = await openTestStores();
-    const answers = await Promise.all(
-      Array.from({ length: 200 }, (_, n) => holdOnce(test.stores, options(n))),
-    );
-    expect(answers.filter((answer) => answer.kind === 'ok')).toHaveLength(50);
-    expect(answers.filter((answer) => answer.kind === 'crowded')).toHaveLength(150);
-  });
-
-  it('holds every limit or none', async () => {
-    await using test = await openTestStores();
-    const payer = payerOf('a');
-    const limits = [limitOn(payer, 'user', 5n * NANO), limitOn(payer, 'task', 10n, 'tokens')];
-    const refused = await holdOnce(test.stores, options(1, { limits }));
-    expect(refused).toMatchObject({ kind: 'refused', limit: { unit: 'tokens' }, settled: 0n });
-    const whole = await holdOnce(test.stores, options(2, { estimate: estimateOf(5n * NANO) }));
-    expect(whole.kind).toBe('ok');
-  });
-
-  it('answers a repeated command of one attempt with the same hold', async () => {
-    await using test = await openTestStores();
-    const first = await holdOnce(test.stores, options(1));
-    expect(await holdOnce(test.stores, options(1))).toEqual({ ...first, uses: [] });
-    const rest = await holdOnce(test.stores, options(2, { estimate: estimateOf(5n * NANO - DIME) }));
-    expect(rest.kind).toBe('ok');
-  });
-
-  it('refuses the first call on a limit of zero, also when it costs nothing', async () => {
-    await using test = await openTestStores();
-    const limits = [limitOn(payerOf('a'), 'user', 0n)];
-    expect((await holdOnce(test.stores, options(1, { limits, estimate: estimateOf(0n) }))).kind).toBe(
-      'refused',
-    );
-  });
-
-  it('lets a newer attempt take over the hold of one that was not sent', async () => {
-    await using test = await openTestStores();
-    const limits = [limitOn(payerOf('a'), 'user', DIME)];
-    const older = options(1, { limits });
-    const newer = options(1, { limits, attemptKey: 'task-a:run:answer:1#0.1.2.0' });
-    expect((await holdOnce(test.stores, older)).kind).toBe('ok');
-    expect((await holdOnce(test.stores, newer)).kind).toBe('ok');
-    expect(await test.stores.redisGate.markSent(older, 1n)).toBe(false);
-    expect(await test.stores.redisGate.markSent(newer, 1n)).toBe(true);
-    expect((await holdOnce(test.stores, older)).kind).toBe('done');
-  });
-
-  it('keeps the hold of an older attempt that was sent', async () => {
-    await using test = await openTestStores();
-    const limits = [limitOn(payerOf('a'), 'user', DIME)];
-    const older = options(1, { limits });
-    await holdOnce(test.stores, older);
-    await test.stores.redisGate.markSent(older, 1n);
-    const newer = await holdOnce(
-      test.stores,
-      options(1, { limits, attemptKey: 'task-a:run:answer:1#0.1.2.0' }),
-    );
-    expect(newer.kind).toBe('crowded');
-  });
-});
-
-describe('release', () => {
-  it('moves what was charged to settled, once', async () => {
-    await using test = await openTestStores();
-    const limits = [limitOn(payerOf('a'), 'user', 5n * NANO)];
-    const held = options(1, { limits, estimate: estimateOf(3n * NANO) });
-    await holdOnce(test.stores, held);
-    for (const _ of [1, 2])
-      await test.stores.redisGate.release(held, 'settled', { nanoUsd: 2n * NANO, tokens: 70 });
-    const rest = await holdOnce(test.stores, options(2, { limits, estimate: estimateOf(3n * NANO + 1n) }));
-    expect(rest).toMatchObject({ kind: 'refused', settled: 2n * NANO, held: 0n });
-    expect((await holdOnce(test.stores, options(3, { limits, estimate: estimateOf(3n * NANO) }))).kind).toBe(
-      'ok',
-    );
-  });
-
-  it('counts what costs nothing without an error', async () => {
-    await using test = await openTestStores();
-    const held = options(1, { estimate: estimateOf(0n, 0) });
-    await holdOnce(test.stores, held);
-    await test.stores.redisGate.release(held, 'void', { nanoUsd: 0n, tokens: 0 });
-    expect((await holdOnce(test.stores, options(2, { estimate: estimateOf(5n * NANO) }))).kind).toBe('ok');
-  });
-});
-
-describe('take', () => {
-  it('takes an unsent hold only after its lease', async () => {
-    await using test = await openTestStores({ leaseMs: 150 });
-    const held = options(1);
-    await holdOnce(test.stores, held);
-    expect((await test.stores.redisGate.take(held)).kind).toBe('live');
-    await expect.poll(() => test.stores.redisGate.take(held)).toEqual({ kind: 'taken' });
-    expect(await test.stores.redisGate.markSent(held, 1n)).toBe(false);
-    expect(await test.stores.redisGate.take(held)).toEqual({ kind: 'done', marker: 'void' });
-  });
-
-  it('tells what a sent attempt had seen and leaves its hold', async () => {
-    await using test = await openTestStores({ leaseMs: 150 });
-    const held = options(1);
-    await holdOnce(test.stores, held);
-    await test.stores.redisGate.markSent(held, 1n);
-    await test.stores.redisGate.renew(held, 42);
-    await expect.poll(() => test.stores.redisGate.take(held)).toEqual({ kind: 'sent', outputTokensSeen: 42 });
-  });
-});
 
 describe('hydrate', () => {
   it('rebuilds settled sums and open holds after Redis was emptied', async () => {

@@ -24,6 +24,8 @@ export type StormOptions = {
   readonly perSecond: number;
   /** What happens to servers; one at a time, in an order and at moments of the seed's. */
   readonly outages?: readonly (() => Promise<void>)[];
+  /** How long tasks may take to end once all were submitted. */
+  readonly drainMs?: number;
 };
 
 export type StormReport = Comparison & {
@@ -42,7 +44,7 @@ const PACE = {
 } as const;
 const PATIENCE_MS = 2_000;
 /** Twice in a row, calls that lost their worker wait for leases, heartbeats and sticky queues to run out. */
-const DRAIN_FOR_MS = 600_000;
+const DRAIN_MS = 600_000;
 
 /** Limits that every call of the storm must pass, on all scopes and of several windows, and that none of it reaches. */
 const ROOMY_LIMITS = `
@@ -74,19 +76,18 @@ export async function storm(fleet: Fleet, options: StormOptions): Promise<StormR
   const startedAt = performance.now();
   const chance = seededChance(options.seed);
   await using workers = await startKilledWorkers(fleet, { workers: options.workers, provider: PACE });
-  const events = [...killEvents(options, workers, chance), ...outageEvents(options, chance)].sort(
-    (one, other) => one.at - other.at,
-  );
+  const kills = inOrder(killEvents(options, workers, chance));
+  const outages = inOrder(outageEvents(options, chance));
   const taskIds = Array.from({ length: options.calls }, (_, n) => `storm-${options.seed}-${n}`);
-  const happening: Promise<void>[] = [];
   for (const [n, taskId] of taskIds.entries()) {
-    while (events[0] !== undefined && events[0].at <= n)
-      happening.push(events.shift()?.happen() ?? Promise.resolve());
+    await kills.reach(n);
+    await outages.reach(n);
     await submit(fleet, taskId, n);
     await delay((1_000 / options.perSecond) * (0.5 + chance()));
   }
-  await Promise.all(happening);
-  const completed = await allEnded(fleet, taskIds);
+  await Promise.all([kills.reach(options.calls), outages.reach(options.calls)]);
+  await Promise.all([kills.last(), outages.last()]);
+  const completed = await allEnded(fleet, taskIds, options.drainMs ?? DRAIN_MS);
   const { seconds: holdsZeroAfterSeconds, counters } = await idle(fleet.test);
   const comparison = compareCharges({
     requests: workers.requests(),
@@ -107,9 +108,10 @@ export async function storm(fleet: Fleet, options: StormOptions): Promise<StormR
   };
 }
 
-type StormEvent = { readonly at: number; readonly happen: () => Promise<void> };
+/** `at` counts submitted tasks. */
+type StormEvent = { readonly at: number; readonly happen: () => Promise<unknown> };
 
-/** Spread over the run, each at a random place of its share; every fifth takes two workers at once. */
+/** Spread over the run, each at a random place of its share; every fifth kill takes two workers at once. */
 function killEvents(
   { kills, calls, workers: count }: StormOptions,
   workers: KilledWorkers,
@@ -118,26 +120,38 @@ function killEvents(
   const events: StormEvent[] = [];
   for (let n = 0; n < kills; n += 1) {
     const at = ((n + 0.1 + 0.8 * chance()) / kills) * calls;
-    const isTwin = n % 5 === 1 && events.length > 0;
-    const slot = Math.floor(chance() * count);
-    events.push({
-      at: isTwin ? (events[n - 1]?.at ?? at) : at,
-      happen: () => workers.kill(slot, PATIENCE_MS),
-    });
+    const first = Math.floor(chance() * count);
+    const isTwin = n % 4 === 1 && n + 1 < kills && count > 1;
+    const slots = isTwin ? [first, (first + 1) % count] : [first];
+    if (isTwin) n += 1;
+    events.push({ at, happen: () => Promise.all(slots.map((slot) => workers.kill(slot, PATIENCE_MS))) });
   }
   return events;
 }
 
 function outageEvents({ outages = [], calls }: StormOptions, chance: () => number): StormEvent[] {
-  const shuffled = outages.map((outage) => ({ outage, order: chance() })).sort((a, b) => a.order - b.order);
-  let last = Promise.resolve();
-  return shuffled.map(({ outage }, n) => ({
-    at: ((n + 0.1 + 0.8 * chance()) / shuffled.length) * calls,
-    happen: () => {
-      last = last.then(outage);
-      return last;
+  const drawn = outages.map((happen) => ({ happen, order: chance() })).sort((a, b) => a.order - b.order);
+  return drawn.map(({ happen }, n) => ({ at: ((n + 0.1 + 0.8 * chance()) / drawn.length) * calls, happen }));
+}
+
+/**
+ * One event after the other, beside the submission but never behind it: on a slow machine the submission waits, or the rest of the kills
+ * would come when nothing is left to do, and leave no worker alive meanwhile.
+ */
+function inOrder(events: readonly StormEvent[]) {
+  const left = [...events];
+  let last: Promise<unknown> = Promise.resolve();
+  return {
+    async reach(n: number): Promise<void> {
+      while (left[0] !== undefined && left[0].at <= n) {
+        await last;
+        last = left.shift()?.happen() ?? last;
+        // Whoever waits for it is told of a failure; until then nobody has to.
+        last.catch(() => undefined);
+      }
     },
-  }));
+    last: () => last,
+  };
 }
 
 /** The id makes it safe to repeat: a start whose answer was lost is found. */
@@ -159,14 +173,17 @@ async function submit(fleet: Fleet, taskId: string, n: number): Promise<void> {
 }
 
 /** First as Postgres sees it, which is cheap to ask; then each task's result, as its user gets it. Answers how many completed. */
-async function allEnded(fleet: Fleet, taskIds: readonly string[]): Promise<number> {
+async function allEnded(fleet: Fleet, taskIds: readonly string[], drainMs: number): Promise<number> {
   await eventually(async () => {
-    const { rows } = await fleet.test.postgres.query<{ open: number }>(
-      'select $1 - count(*)::int as open from tasks where task_id = any($2) and ended_at is not null',
-      [taskIds.length, taskIds],
+    const { rows } = await fleet.test.postgres.query<{ taskId: string }>(
+      'select task_id as "taskId" from tasks where task_id = any($1) and ended_at is not null',
+      [taskIds],
     );
-    if (rows[0]?.open !== 0) throw new Error(`${rows[0]?.open} tasks have not ended`);
-  }, DRAIN_FOR_MS);
+    const ended = new Set(rows.map((row) => row.taskId));
+    const open = taskIds.filter((taskId) => !ended.has(taskId));
+    if (open.length > 0)
+      throw new Error(`${open.length} tasks have not ended: ${open.slice(0, 5).join(', ')}`);
+  }, drainMs);
   let completed = 0;
   for (const taskId of taskIds) {
     const result = await fleet.tasks.result(taskId);
