@@ -62,21 +62,19 @@ function rejectOn(signal: AbortSignal): Promise<never> {
   });
 }
 
-/** A migrated schema, and every store on it. */
+/** A migrated schema, and every store on it. The servers are removed with all that is in them. */
 export async function openBenchStores(servers: Servers): Promise<BenchStores> {
   const name = `b_${randomBytes(6).toString('hex')}`;
   await migrate({ url: servers.postgres, schema: name }, LOG);
-  const parts = await joinBenchStores(servers, name);
-  return {
-    ...parts,
-    async [Symbol.asyncDispose]() {
-      await parts[Symbol.asyncDispose]();
-    },
-  };
+  return joinBenchStores(servers, name);
 }
 
-/** The stores of a bench, from another process of it. */
-export async function joinBenchStores(servers: Servers, name: string): Promise<BenchStores> {
+/** The stores of a bench, from another process of it; `store` is the gate that admits there. */
+export async function joinBenchStores(
+  servers: Servers,
+  name: string,
+  store: 'redis' | 'postgres' = 'redis',
+): Promise<BenchStores> {
   const postgres = createPostgres(
     // Filling a table with a million rows is one statement.
     { url: servers.postgres, schema: name, poolSize: 10, statementTimeoutMs: 600_000 },
@@ -91,6 +89,7 @@ export async function joinBenchStores(servers: Servers, name: string): Promise<B
     leaseMs: 60_000,
     attemptMs: 600_000,
     defaultLimits: { tenant: [], user: [], session: [], task: [] },
+    budget: { store, redisDown: 'closed', onMoved: () => undefined },
     calendar: { zone: 'UTC', weekStart: 'monday' },
     rateOf: () => ({}),
     events: { ringCapacity: 512, onPublished: () => undefined },
@@ -106,6 +105,24 @@ export async function joinBenchStores(servers: Servers, name: string): Promise<B
       await postgres.close();
     },
   };
+}
+
+/** Books charges of a tenant, spread over its users and over the time since the last month began. One statement. */
+export async function fillLedger(
+  { postgres }: Pick<BenchStores, 'postgres'>,
+  { tenant, rows }: { tenant: string; rows: number },
+): Promise<void> {
+  await postgres.query(
+    `insert into ledger (held_at, attempt_key, kind, call_key, tenant_id, user_id, session_id, task_id, provider, model,
+       input_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
+       cost_nano_usd, billable, usage_source, price_hash)
+     select now() - random() * (now() - date_trunc('month', now() at time zone 'UTC' - interval '1 month') at time zone 'UTC'),
+       $1 || '-' || n || ':0123456789abcdef:answer:1#0.1.1.0', 'charge', $1 || '-' || n || ':0123456789abcdef:answer:1',
+       $1, 'user-' || n % 100, null, 'task-' || n % 1000, 'simulated', 'simulated/small',
+       500, 0, 0, 0, 1000, 0, 900000, true, 'measured', 'hash'
+     from generate_series(1, $2::integer) as n`,
+    [tenant, rows],
+  );
 }
 
 export function median(values: readonly number[]): number {

@@ -3,9 +3,11 @@
 
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
+import { createCalendars } from '../src/stores/calendars.ts';
+import { createHydrate, type HydrateOptions, type HydrateRequest } from '../src/stores/hydrate.ts';
 import type { BindingLimit, LimitWindow, Payer } from '../src/task/budget.ts';
 import { scopesOf } from '../src/task/budget.ts';
-import { type BenchStores, median } from './harness.ts';
+import { type BenchStores, median, spread } from './harness.ts';
 
 /** Whose holds they are, and how many limits each of their scopes has. */
 export type Shape = {
@@ -15,6 +17,8 @@ export type Shape = {
   readonly scopes: 3 | 4;
   /** Of each scope. Even numbers: half in USD and half in tokens, one pair for each window. */
   readonly limits: 1 | 2 | 4 | 8;
+  /** Whether the ledger has charges of this tenant, which its counters are then read from. */
+  readonly hasCharges?: boolean;
 };
 
 export type Job =
@@ -113,6 +117,25 @@ export async function startLoad(
   };
 }
 
+/** Columns of a table of figures, and a row of it. */
+export const COLUMNS = [
+  'operation',
+  'against the first',
+  'a second (least to most)',
+  'Redis, us each',
+  'clients, us each',
+];
+
+export function rowOf(name: string, base: Figures | undefined, figures: Figures | undefined): string[] {
+  return [
+    name,
+    `${ratio(base, figures).toFixed(3)}x`,
+    spread(figures?.rates ?? []),
+    spread(figures?.redisMicros ?? [], 1),
+    spread(figures?.clientMicros ?? [], 1),
+  ];
+}
+
 /** How fast `job` is against `base`, round by round, and then the median of that. */
 export function ratio(base: Figures | undefined, job: Figures | undefined): number {
   const rates = job?.rates ?? [];
@@ -135,29 +158,39 @@ async function ask(child: ChildProcess, order: Order): Promise<Report> {
   }
 }
 
-/** Counters of every scope and window, made as they are in production: by the first hold that misses them. */
-async function hydrate({ stores }: BenchStores, shape: Shape): Promise<void> {
-  for (let n = 0; n < shape.payers; n += 1) {
-    const payer = payerOf(shape, n);
-    const attemptKey = `task-${n}:run:warm:1#0.1.1.0`;
-    const draft = { ...DRAFT, attemptKey, callKey: attemptKey.slice(0, -8), payer };
-    const held = await stores.gate.hold(draft, limitsOf(shape, payer));
-    if (held.kind !== 'ok' && held.kind !== 'done') throw new Error(`a hold was ${held.kind}`);
-    await stores.gate.release(draft, 'void', { nanoUsd: 0n, tokens: 0 });
-  }
+/** Counters of every scope and window that the holds will ask for, by the scripts that make them in production. */
+async function hydrate(bench: BenchStores, shape: Shape): Promise<void> {
+  await bench.stores.ledger.gate(shape.tenant);
+  const rebuild =
+    shape.hasCharges === true ? bench.stores.hydrate : createHydrate(bench.redis, NOTHING_BOOKED);
+  const requests = new Map<string, HydrateRequest>();
+  for (let n = 0; n < shape.payers; n += 1)
+    for (const { scope, ...limit } of limitsOf(shape, payerOf(shape, n))) {
+      const name = `${scope.kind} ${scope.id}`;
+      const interval = CALENDARS.intervalOf(limit, Date.now());
+      const intervals = requests.get(name)?.intervals ?? [];
+      const all = intervals.includes(interval) ? intervals : [...intervals, interval];
+      requests.set(name, { tenantId: shape.tenant, scope, intervals: all, generation: 1n });
+    }
+  const queue = requests.values();
+  const lane = async () => {
+    for (const request of queue) await rebuild(request);
+  };
+  await Promise.all(Array.from({ length: 20 }, lane));
 }
 
-export const ESTIMATE = { nanoUsd: 1_000_000n, tokens: 1_500, inputTokens: 500, maxOutputTokens: 1_000 };
+const CALENDARS = createCalendars({ zone: 'UTC', weekStart: 'monday' });
 
-const DRAFT = {
-  stepId: 'answer',
-  provider: 'simulated',
-  model: 'simulated/small',
-  candidate: 0,
-  owner: 'process bench',
-  estimate: ESTIMATE,
-  priceHash: 'hash',
-} as const;
+/** True of a tenant without charges, and a hundred thousand scopes are ready sooner than by as many queries. */
+const NOTHING_BOOKED: HydrateOptions = {
+  leaseMs: 60_000,
+  readSums: async ({ intervals }) => ({
+    started: [],
+    settled: intervals.map(() => ({ nanoUsd: 0n, tokens: 0n })),
+  }),
+};
+
+export const ESTIMATE = { nanoUsd: 1_000_000n, tokens: 1_500, inputTokens: 500, maxOutputTokens: 1_000 };
 
 async function redisCpuMicros({ redis }: BenchStores): Promise<number> {
   const info = await redis.command((client) => client.info('cpu'));

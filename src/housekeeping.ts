@@ -29,11 +29,13 @@ export type HousekeepingOptions = {
   readonly sweepAfterMs: number;
   readonly reconcileIntervalMs: number;
   readonly driftIntervalMs: number;
+  readonly retention: { readonly ledgerMs: number; readonly textsMs: number; readonly eventsMs: number };
 };
 
 export type Housekeeping = AsyncDisposable;
 
 const PARTITION_INTERVAL_MS = 3_600_000;
+const RETENTION_INTERVAL_MS = 3_600_000;
 const DRIFT_LOOK_MS = 200;
 
 /** Runs every job at its interval until disposed. A job that fails is logged and comes again. */
@@ -55,6 +57,7 @@ export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
       () => reconcile(stores, options.describe, options.reconcileIntervalMs),
     ],
     ['drift', options.driftIntervalMs, () => checkDrift(drift, options)],
+    ...retentionJobs(stores, options.retention),
     ['partitions', PARTITION_INTERVAL_MS, () => stores.ledger.ensurePartitions()],
     ['processes', PARTITION_INTERVAL_MS, () => stores.processes.forgetDead()],
   ];
@@ -111,6 +114,19 @@ async function repeat(
       () => undefined /* stopped while waiting */,
     );
   }
+}
+
+/** What is older than it has to be kept. Sums of dropped months stay. */
+function retentionJobs(
+  { retention }: Stores,
+  keep: HousekeepingOptions['retention'],
+): readonly [string, number, () => Promise<unknown>][] {
+  const before = (ms: number) => new Date(Date.now() - ms);
+  return [
+    ['ledger-retention', RETENTION_INTERVAL_MS, () => retention.dropOldPartitions(before(keep.ledgerMs))],
+    ['text-retention', RETENTION_INTERVAL_MS, () => retention.dropOldTexts(before(keep.textsMs))],
+    ['event-retention', RETENTION_INTERVAL_MS, () => retention.dropOldEvents(before(keep.eventsMs))],
+  ];
 }
 
 async function checkDrift(check: DriftCheck, { metrics, log }: HousekeepingOptions): Promise<void> {

@@ -73,6 +73,7 @@ export async function openParts(
     sweepAfterMs: config.event.sweepAfterMs,
     reconcileIntervalMs: config.task.reconcileIntervalMs,
     driftIntervalMs: config.budget.driftIntervalMs,
+    retention: config.retention,
   });
   closers.push(async () => housekeeping[Symbol.asyncDispose]());
   const probes = {

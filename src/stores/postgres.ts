@@ -53,6 +53,10 @@ export function createPostgres(options: PostgresOptions, log: Logger): Postgres 
   });
   // Without a listener an idle connection that dies takes the process with it.
   pool.on('error', (error) => log.warn('idle postgres connection lost', { error }));
+  // Nor does anybody listen to one that is ended in the very read in which it became ready; its first query says so.
+  pool.on('connect', (client) =>
+    client.on('error', (error) => log.debug('postgres connection lost', { error })),
+  );
 
   const query: Sql['query'] = (text, values) =>
     pool.query(text, values === undefined ? undefined : [...values]);

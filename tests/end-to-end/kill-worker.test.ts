@@ -6,7 +6,14 @@ it('charges every request once when workers are killed at random moments', {
   timeout: 240_000,
 }, async () => {
   await using fleet = await openFleet({ ...STORM_FLEET, env: { ...STORM_FLEET.env, ...IMPATIENT } });
-  const report = await storm(fleet, { seed: 7, calls: 30, kills: 4, workers: 2, perSecond: 10, drainMs: 120_000 });
+  const report = await storm(fleet, {
+    seed: 7,
+    calls: 30,
+    kills: 4,
+    workers: 2,
+    perSecond: 10,
+    drainMs: 120_000,
+  });
   expect(report.faults).toEqual([]);
   expect(report).toMatchObject({ completed: 30, billable: 30 });
   expect(report.cutRequests).toBeGreaterThan(0);

@@ -7,7 +7,7 @@ import type { RedisServer } from './redis-in-world.ts';
 import type { Scenario } from './scenario.ts';
 import type { Tables } from './tables.ts';
 import type { Worker } from './workers.ts';
-import type { Op, OpFault, Process, World } from './world.ts';
+import { isCritical, type Op, type OpFault, type Process, type World } from './world.ts';
 
 const OP_FAULTS = ['fail', 'lose', 'ghost', 'twice'] as const satisfies readonly OpFault[];
 const EVENTS = [
@@ -85,7 +85,9 @@ export class Faults {
   /** Between two steps. */
   async maybe(): Promise<void> {
     const { random } = this.#parts.world;
-    if (this.#left === 0 || !random.chance(this.#eventShare)) return;
+    const { last } = this.#parts.world;
+    const weight = last !== undefined && isCritical(last.what) ? 2.5 : 0.4;
+    if (this.#left === 0 || !random.chance(weight * this.#eventShare)) return;
     this.#left -= 1;
     await this.#play(random.pick(this.#eventKinds));
   }
@@ -112,16 +114,19 @@ export class Faults {
     const { world, server, tables, callers, scenario, workers } = this.#parts;
     const { random } = world;
     const alive = workers().filter(({ process }) => !process.isDead);
+    const busy = alive.filter(({ process }) => process === world.last?.process);
+    // Mostly whoever is in the middle of something.
+    const victim = () => (busy.length > 0 && random.chance(0.6) ? busy[0] : pickOne(random, alive));
     world.note(() => `FAULT ${kind}`);
     switch (kind) {
       case 'kill':
-        return this.#kill(pickOne(random, alive));
+        return this.#kill(victim());
       case 'freeze':
-        return this.#freeze(pickOne(random, alive));
+        return this.#freeze(victim());
       case 'hand over':
-        return this.#handOver(pickOne(random, alive));
+        return this.#handOver(victim());
       case 'cut off':
-        return this.#cutOff(pickOne(random, alive)?.process);
+        return this.#cutOff(victim()?.process);
       case 'postgres away':
         this.#postgresAwayUntilMs = world.nowMs + random.pick(AWAY_MS);
         world.breakConnections('postgres', () => true);
@@ -218,18 +223,19 @@ export class Faults {
       world.after(world.random.int(300), () => this.#heal(process), { process });
   }
 
+  /** Another amount, or a limit over a window that nobody counted yet. */
   #setLimits(): void {
     const { world, tables, scenario, workers } = this.#parts;
-    const { scope, limit } = world.random.pick(scenario.limits);
-    const amount = (limit.amount * BigInt(40 + world.random.int(160))) / 100n;
+    const { random } = world;
+    const { scope, limit } = random.pick(scenario.limits);
+    const window = random.chance(0.4) ? random.pick(['total', 'hour', 'day'] as const) : limit.window;
+    const amount = (limit.amount * BigInt(40 + random.int(160))) / 100n;
     const name = `${scope.kind} ${scope.id}`;
-    world.note(() => `limit of ${name} is ${amount}`);
-    tables.limits.set(
-      name,
-      (tables.limits.get(name) ?? []).map((own) =>
-        own.unit === limit.unit && own.window === limit.window ? { ...own, amount } : own,
-      ),
+    const others = (tables.limits.get(name) ?? []).filter(
+      (own) => own.unit !== limit.unit || own.window !== window,
     );
+    world.note(() => `limit of ${name} is ${amount} ${limit.unit} per ${window}`);
+    tables.limits.set(name, [...others, { ...limit, window, amount }]);
     for (const { spendBreaker } of workers()) spendBreaker.forget('tenant');
   }
 }

@@ -27,7 +27,9 @@ const TENANT = 'tenant';
 export function createScenario(random: Random): Scenario {
   const turnsAtMs = MIDNIGHT_MS + random.pick([0, 0, 5, 13]) * HOUR_MS;
   const startMs = turnsAtMs - random.pick([400, 3_000, 9_000, 1_800_000]);
-  const calls = Array.from({ length: 2 + random.int(4) }, (_, index) => createCall(random, index));
+  const calls = Array.from({ length: random.pick([2, 2, 3, 3, 4, 5]) }, (_, index) =>
+    createCall(random, index),
+  );
   return {
     startMs,
     turnsAtMs,
@@ -58,7 +60,7 @@ function createCall(random: Random, index: number): CallPlan {
     maxOutputTokens: random.pick([10, 20, 20, 40]),
     onExceeded: random.pick(['refuse', 'refuse', 'refuse', 'clamp', 'wait']),
     abort: random.pick(['cancel', 'drain', 'detach']),
-    startsAtMs: random.pick([0, 0, 100, 1_000, 3_000]),
+    startsAtMs: random.pick([0, 0, 0, 20, 1_000, 3_000]),
   };
 }
 

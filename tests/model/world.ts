@@ -96,6 +96,8 @@ export class World {
   isReachable: (op: Op) => boolean = () => true;
   pace: Pace = { stickiness: 0.5, jumpiness: 0, slowness: 0 };
   violation: string | undefined;
+  /** The command that ran last. */
+  last: Op | undefined;
   #ops: Op[] = [];
   #timers: Timer[] = [];
   #ghosts: Ghost[] = [];
@@ -172,13 +174,15 @@ export class World {
       if (process.isDead) return;
       const { connection } = process;
       const issuedAtMs = this.nowMs;
-      const notBeforeMs = issuedAtMs + this.#delay();
+      const notBeforeMs = issuedAtMs + this.#delay(what);
       this.#ops.push({ process, store, what, connection, issuedAtMs, notBeforeMs, stages, resolve, reject });
     });
   }
 
-  #delay(): number {
-    return this.random.chance(this.pace.slowness) ? this.random.pick(SLOW_MS) : 0;
+  #delay(what: string): number {
+    return this.random.chance(isCritical(what) ? 2 * this.pace.slowness : this.pace.slowness / 2)
+      ? this.random.pick(SLOW_MS)
+      : 0;
   }
 
   /** Nobody of the process moves again; what it had sent may still arrive. */
@@ -301,11 +305,12 @@ export class World {
       if (fault === 'ghost') this.#haunt(op, false);
       return;
     }
+    this.last = op;
     const answer = await this.#runStages(op);
     this.note(() => `${op.process.name} ${op.what} → ${show(answer)}${fault === 'lose' ? ' (lost)' : ''}`);
     if (fault === 'twice') this.#haunt(op, true);
     op.answer = fault === 'lose' ? { error: new StoreAway(op.store) } : answer;
-    op.notBeforeMs = this.nowMs + this.#delay();
+    op.notBeforeMs = this.nowMs + this.#delay(op.what);
     if (op.notBeforeMs === this.nowMs && !this.isFrozen(op.process) && this.random.chance(0.6))
       this.#deliver(op);
   }
@@ -332,6 +337,11 @@ export class World {
   #haunt(op: Op, repeats: boolean): void {
     this.#ghosts.push({ op, repeats, untilMs: this.nowMs + GHOST_MS });
   }
+}
+
+/** A step of an attempt or of a rebuild, around which orders matter most. */
+export function isCritical(what: string): boolean {
+  return /^(hold|intent|markSent|take|resolve|release|settle|restore|hydrate|sums|adjust)/.test(what);
 }
 
 function show(answer: { value: unknown } | { error: unknown }): string {

@@ -1,4 +1,6 @@
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { type AddressInfo, createServer, type Server } from 'node:net';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import {
   createPostgres,
@@ -224,7 +226,42 @@ describe('exclusively', () => {
   });
 });
 
+/** A server that is ready and stops in one breath: both messages come in one read of the client. */
+async function serveAndStop(): Promise<Server> {
+  const message = (type: string, body: Buffer) =>
+    Buffer.concat([Buffer.from(type), Buffer.from(new Uint32Array([0]).buffer), body]);
+  const sized = (bytes: Buffer) => {
+    bytes.writeUInt32BE(bytes.length - 1, 1);
+    return bytes;
+  };
+  const answer = Buffer.concat([
+    sized(message('R', Buffer.alloc(4))),
+    sized(message('Z', Buffer.from('I'))),
+    sized(message('E', Buffer.from('SFATAL\0C57P01\0Mterminating connection\0\0'))),
+  ]);
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined /* the client is free to go */);
+    socket.once('data', () => socket.end(answer));
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  return server;
+}
+
 describe('a connection that dies while its owner does something else', () => {
+  it('costs its transaction, not the process, when it dies in the moment in which it became ready', async () => {
+    const server = await serveAndStop();
+    const url = `postgres://nobody@127.0.0.1:${(server.address() as AddressInfo).port}/none`;
+    const stopping = createPostgres({ url, schema, poolSize: 1, statementTimeoutMs: 1_000 }, QUIET);
+    try {
+      const work = stopping.transaction((sql) => note(sql, 60));
+      await expect(work).rejects.toSatisfy(isPostgresOutage);
+    } finally {
+      await stopping.close();
+      server.close();
+    }
+  });
+
   it('costs the lock of a job, not the process', async () => {
     const single = open(2);
     try {

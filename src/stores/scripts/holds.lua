@@ -72,18 +72,6 @@ local function negated(integerText)
   return '-' .. integerText
 end
 
--- What moving a hold needs to know of its record, where the record's text ends with its scopes, as hold.lua writes it: decoding them alone
--- costs half of decoding everything. A text in JSON cannot hold '"nano":"' but as this field: a quote inside a value has an escape.
-local function valueOf(text, field)
-  local _, before = string.find(text, '"' .. field .. '":"', 1, true)
-  return string.sub(text, before + 1, string.find(text, '"', before + 1, true) - 1)
-end
-local function movableOf(text)
-  if string.sub(text, -3) ~= ']]}' then return cjson.decode(text) end
-  local _, before = string.find(text, '"scopes":', 1, true)
-  return { nano = valueOf(text, 'nano'), tokens = valueOf(text, 'tokens'), scopes = cjson.decode(string.sub(text, before + 1, -2)) }
-end
-
 -- Takes a hold off its counters and adds what was charged instead. One HSET of sums costs half of what as many HINCRBY do.
 local function moveOut(record, scopes, costNano, tokens)
   local heldNano, heldTokens, moreNano, moreTokens = -record.nano, -record.tokens, costNano + 0, tokens + 0

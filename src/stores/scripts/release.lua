@@ -14,6 +14,6 @@ if not text then
   for _, scope in ipairs(scopes) do disturb(scope.key) end
   return 2
 end
-moveOut(movableOf(text), scopes, cost, tokens)
+moveOut(cjson.decode(text), scopes, cost, tokens)
 redis.call('HDEL', KEYS[1], attemptKey)
 return 1
