@@ -3,7 +3,7 @@
 
 import type { Scope } from '../task/budget.ts';
 import { ALWAYS, type Interval } from '../task/window.ts';
-import type { Sql } from './postgres.ts';
+import type { Postgres } from './postgres.ts';
 import { readUsage, type UsageFilter, type UsageGroup, type UsageSummary } from './usage.ts';
 
 export type Spent = { readonly nanoUsd: bigint; readonly tokens: bigint };
@@ -19,11 +19,14 @@ export const SCOPE_COLUMNS = {
 
 export type Accounts = ReturnType<typeof createAccounts>;
 
-export function createAccounts(sql: Sql) {
+/** Somebody waits for a report, but no call does. */
+const REPORT_MS = 60_000;
+
+export function createAccounts(postgres: Postgres) {
   return {
     /** What the ledger holds for a scope, by the moments of the holds; without an interval, all of it. */
     async settled(tenantId: string, scope: Scope, interval: Interval = ALWAYS): Promise<Spent> {
-      const { rows } = await sql.query<{ nano: bigint; tokens: bigint }>(
+      const { rows } = await postgres.query<{ nano: bigint; tokens: bigint }>(
         settledSums(scope.kind, interval, ['$3', '$4']),
         [tenantId, scope.id, ...bounds(interval)],
       );
@@ -32,7 +35,7 @@ export function createAccounts(sql: Sql) {
 
     /** Estimates of attempts that are under way. */
     async held(tenantId: string, scope: Scope, interval: Interval = ALWAYS): Promise<Spent> {
-      const { rows } = await sql.query<{ nano: bigint; tokens: bigint }>(
+      const { rows } = await postgres.query<{ nano: bigint; tokens: bigint }>(
         `select coalesce(sum(estimate_nano_usd), 0) as nano, coalesce(sum(estimate_tokens), 0) as tokens
          from attempts where state = 'started' and tenant_id = $1 and ${SCOPE_COLUMNS[scope.kind]} = $2
            and held_at >= $3 and ($4::timestamptz is null or held_at < $4)`,
@@ -43,11 +46,11 @@ export function createAccounts(sql: Sql) {
 
     /** Grouped sums of all that was ever booked, and their total. At most `limit` groups. */
     usage: (groups: readonly UsageGroup[], filter: UsageFilter, limit: number): Promise<UsageSummary> =>
-      readUsage(sql, groups, filter, limit),
+      postgres.transaction((sql) => readUsage(sql, groups, filter, limit), { statementTimeoutMs: REPORT_MS }),
 
     /** One attempt a row, oldest first, as the ledger has it: for comparing with a provider's own log. */
     async rows(filter: { taskIds: readonly string[] }): Promise<readonly LedgerRow[]> {
-      const { rows } = await sql.query<LedgerRow>(
+      const { rows } = await postgres.query<LedgerRow>(
         `select attempt_key as "attemptKey", kind, adjust_key as "adjustKey", task_id as "taskId", model, billable,
            usage_source as "usageSource", cost_nano_usd as "nanoUsd",
            input_tokens + cache_read_tokens + cache_write_5m_tokens + cache_write_1h_tokens as "inputTokens", output_tokens as "outputTokens"

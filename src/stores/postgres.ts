@@ -13,13 +13,18 @@ export type Sql = {
 };
 
 export type Postgres = Sql & {
-  /** Runs `work` in one transaction; 40001 and 40P01 are repeated here and nowhere else. */
-  transaction<Result>(work: (sql: Sql) => Promise<Result>): Promise<Result>;
+  /**
+   * Runs `work` in one transaction; 40001 and 40P01 are repeated here and nowhere else. `statementTimeoutMs` is for what may take longer
+   * than statements that a call waits for.
+   */
+  transaction<Result>(work: (sql: Sql) => Promise<Result>, options?: TransactionOptions): Promise<Result>;
   /** Runs `work` if no other process holds `name`; answers undefined when one does. Keeps housekeeping to one at a time. */
   exclusively<Result>(name: string, work: () => Promise<Result>): Promise<Result | undefined>;
   ping(): Promise<void>;
   close(): Promise<void>;
 };
+
+type TransactionOptions = { readonly statementTimeoutMs?: number };
 
 export type PostgresOptions = {
   readonly url: string;
@@ -29,6 +34,7 @@ export type PostgresOptions = {
 };
 
 const TRANSACTION_TRIES = 5;
+const NETWORK_MARGIN_MS = 2_000;
 const RETRIED_CODES: ReadonlySet<unknown> = new Set(['40001', '40P01']);
 
 // int8 comes as text by default; every bigint here is money or a count and becomes a bigint, never a float.
@@ -44,7 +50,7 @@ export function createPostgres(options: PostgresOptions, log: Logger): Postgres 
     connectionTimeoutMillis: 3_000,
     statement_timeout: options.statementTimeoutMs,
     // The server's own limit never comes through a network that went silent.
-    query_timeout: options.statementTimeoutMs + 2_000,
+    query_timeout: options.statementTimeoutMs + NETWORK_MARGIN_MS,
     keepAlive: true,
     // A host that is gone keeps its locks until the server notices.
     idle_in_transaction_session_timeout: 30_000,
@@ -62,7 +68,7 @@ export function createPostgres(options: PostgresOptions, log: Logger): Postgres 
     pool.query(text, values === undefined ? undefined : [...values]);
   return {
     query,
-    transaction: (work) => transaction(pool, work),
+    transaction: (work, limits = {}) => transaction(pool, work, limits),
     exclusively: (name, work) => exclusively(pool, `${options.schema}.${name}`, work),
     ping: async () => {
       await query('select 1');
@@ -99,10 +105,16 @@ export function isPostgresOutage(error: unknown): boolean {
   return error instanceof Error && !(typeof code === 'string' && /^(22|23|40|42)/.test(code));
 }
 
-async function transaction<Result>(pool: pg.Pool, work: (sql: Sql) => Promise<Result>): Promise<Result> {
+async function transaction<Result>(
+  pool: pg.Pool,
+  work: (sql: Sql) => Promise<Result>,
+  limits: TransactionOptions,
+): Promise<Result> {
   for (let tries = 1; ; tries += 1) {
     try {
-      return await withClient(pool, (client, markBroken) => transactionOnce(client, markBroken, work));
+      return await withClient(pool, (client, markBroken) =>
+        transactionOnce(client, markBroken, { work, ...limits }),
+      );
     } catch (error) {
       if (!RETRIED_CODES.has(codeOf(error)) || tries >= TRANSACTION_TRIES) throw error;
     }
@@ -112,12 +124,18 @@ async function transaction<Result>(pool: pg.Pool, work: (sql: Sql) => Promise<Re
 async function transactionOnce<Result>(
   client: pg.PoolClient,
   markBroken: MarkBroken,
-  work: (sql: Sql) => Promise<Result>,
+  { work, statementTimeoutMs }: TransactionOptions & { work: (sql: Sql) => Promise<Result> },
 ): Promise<Result> {
+  // The client's own limit is above the server's, as it is for the pool.
+  const patience =
+    statementTimeoutMs === undefined ? {} : { query_timeout: statementTimeoutMs + NETWORK_MARGIN_MS };
   try {
     await client.query('begin');
+    if (statementTimeoutMs !== undefined)
+      await client.query(`set local statement_timeout = ${Math.ceil(statementTimeoutMs)}`);
     const result = await work({
-      query: (text, values) => client.query(text, values === undefined ? undefined : [...values]),
+      query: (text, values) =>
+        client.query({ text, ...patience, ...(values === undefined ? {} : { values: [...values] }) }),
     });
     await client.query('commit');
     return result;

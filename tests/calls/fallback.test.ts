@@ -113,6 +113,8 @@ describe('while Redis is away', () => {
       settled: 2n * NANO,
       held: 2n * NANO,
     });
+    // Its worker has a lease from the move on, in which it can show itself.
+    expect((await stores.gate.take(open)).kind).toBe('live');
     // What Redis held is settled in Postgres, and leaves its counters.
     await settleOnce(stores, open, NANO);
     expect(await hold(stores, dimes(4, 5n * NANO, 2n * NANO + 1n))).toMatchObject({
@@ -190,6 +192,21 @@ describe('while Redis is away', () => {
 });
 
 describe('one worker cut off from Redis while another reaches it', () => {
+  it('makes no hold of Redis durable once the other has moved the gate', async () => {
+    await using test = await openTestStores();
+    const near = openProcess(test);
+    const far = openProcess(test);
+    const before = await hold(near.stores, dimes(1, NANO, NANO));
+    if (before.kind !== 'ok') throw new Error(before.kind);
+    far.redis.isCut = true;
+    // The hold has no row yet: Postgres cannot know it, and admits another one in its place.
+    await sent(far.stores, dimes(2, NANO, NANO));
+    expect(await near.stores.ledger.intent(before.attempt, undefined)).toBe(false);
+    // The same where the gate has gone back to Redis, under a later generation.
+    expect(await near.stores.gate.returnToRedis(0)).toBe(1);
+    expect(await near.stores.ledger.intent(before.attempt, undefined)).toBe(false);
+  });
+
   it.each([1, 2, 3, 4, 5])('sends exactly fifty dimes of five dollars between them (run %i)', async () => {
     await using test = await openTestStores();
     const near = openProcess(test);

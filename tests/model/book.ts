@@ -51,6 +51,7 @@ export class Book {
   /** When Redis was asked for an attempt's hold, and what was true then. */
   readonly #moments = new Map<string, Moment[]>();
   readonly #holds = new Map<string, Hold>();
+  readonly #marks = new Map<string, number>();
   readonly #givenUp = new Set<string>();
   #wasSetBack = false;
   /** When an attempt's worker last proved in Redis that it lives. */
@@ -89,6 +90,8 @@ export class Book {
         this.#moments.get(attemptKey)?.push(this.#momentOf(attemptKey));
         break;
       case 'markSent':
+        if (answer === 1) this.#marks.set(attemptKey, this.#world.nowMs);
+      // falls through
       case 'renew':
         if (answer === 1 && !process.isDead && !this.#givenUp.has(attemptKey))
           this.#proofs.set(attemptKey, this.#world.nowMs);
@@ -231,12 +234,13 @@ export class Book {
   /** What was spent and what is under way, together, in the window of the hold. */
   #checkLimit(limit: BindingLimit, hold: Hold): void {
     const interval = intervalAt(limit, hold.heldAtMs);
+    const markedAtMs = this.#marks.get(hold.request.attemptKey) ?? 0;
     // What turned out dearer than its estimate after this hold was made could not be known to it.
-    const spent = this.#settled(
-      limit,
-      interval,
-      ({ kind, charge, atMs, isTold }) =>
-        kind !== 'adjust' || charge.nanoUsd < 0n || (isTold && atMs < hold.heldAtMs),
+    const spent = this.#settled(limit, interval, ({ kind, charge, atMs, isTold, attempt }) =>
+      kind === 'adjust'
+        ? charge.nanoUsd < 0n || (isTold && atMs < hold.heldAtMs)
+        : // Nor what was booked since the mark for an attempt that was never sent.
+          kind !== 'estimate' || this.requests.has(attempt.attemptKey) || atMs < markedAtMs,
     );
     let underWay = 0n;
     for (const { attempt, state } of this.#tables.attempts.values())

@@ -3,9 +3,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { moveGate } from '../../src/stores/gates.ts';
 import type { Attempt } from '../../src/stores/ledger.ts';
+import { createPostgresGate } from '../../src/stores/postgres-gate.ts';
 import type { BindingLimit, Payer, Scope } from '../../src/task/budget.ts';
 import { NO_USAGE } from '../../src/task/usage.ts';
+import { ALWAYS } from '../../src/task/window.ts';
 import {
+  draftOf,
   estimateOf,
   type HoldOptions,
   held,
@@ -161,6 +164,19 @@ describe('a hold', () => {
     const next = await held(test.stores, options(2));
     expect(next.generation).toBe(attempt.generation + 2n);
     await expectExact(tenantId);
+  });
+
+  it('is not made under a generation that is over, and leaves nothing behind', async () => {
+    const { payer, options, limits, tenantId } = stage();
+    const { generation } = await held(test.stores, options(1));
+    const calendars = { intervalOf: () => ALWAYS };
+    const gate = createPostgresGate(test.postgres, { leaseMs: 10_000, calendars });
+    const draft = draftOf(options(2));
+    expect(await gate.hold({ draft, generation: generation - 1n, limits })).toBeUndefined();
+    const late = [limitAt({ kind: 'task', id: payer.taskId ?? '' }, NANO)];
+    expect(await gate.hold({ draft, generation: generation + 1n, limits: late })).toBeUndefined();
+    expect(await countersOf(tenantId)).toHaveLength(1);
+    expect(await test.stores.ledger.startedOfCall(draft.callKey)).toEqual([]);
   });
 
   it('writes its milestones with its intent, once, and none once it was voided', async () => {

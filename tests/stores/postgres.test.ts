@@ -316,3 +316,17 @@ describe('isPostgresOutage', () => {
     expect(isPostgresOutage(error)).toBe(expected);
   });
 });
+
+describe('a transaction with a limit of its own', () => {
+  it('runs statements that are longer than others may be, and only these', async () => {
+    const hasty = open(1, 50);
+    try {
+      const slow = 'select pg_sleep(0.2)';
+      await expect(hasty.query(slow)).rejects.toThrow('statement timeout');
+      await hasty.transaction((sql) => sql.query(slow), { statementTimeoutMs: 10_000 });
+      await expect(hasty.transaction((sql) => sql.query(slow))).rejects.toThrow('statement timeout');
+    } finally {
+      await hasty.close();
+    }
+  });
+});
