@@ -88,13 +88,21 @@ export function settledSums(
   const column = SCOPE_COLUMNS[kind];
   const live = `select sum(cost_nano_usd) as nano, sum(tokens) as tokens from ledger
     where tenant_id = $1 and ${column} = $2 and held_at >= ${from} and (${to}::timestamptz is null or held_at < ${to})`;
-  const isOverAllTime = interval.startMs <= ALWAYS.startMs && interval.endMs >= ALWAYS.endMs;
-  const dropped =
-    isOverAllTime && kind !== 'share'
-      ? ` union all select sum(cost_nano_usd), sum(tokens) from ledger_rollups
-          where tenant_id = $1 and ${column} = $2${kind === 'session' || kind === 'task' ? ` and ${column} <> ''` : ''}`
-      : '';
+  const dropped = isRolledUp(kind, interval)
+    ? ` union all select sum(cost_nano_usd), sum(tokens) from ledger_rollups where ${rolledUpOf(kind)}`
+    : '';
   return `select coalesce(sum(nano), 0) as nano, coalesce(sum(tokens), 0) as tokens from (${live}${dropped}) as parts`;
+}
+
+/** Whether rows that were dropped count in an interval. */
+export function isRolledUp(kind: Scope['kind'], interval: Interval): boolean {
+  return kind !== 'share' && interval.startMs <= ALWAYS.startMs && interval.endMs >= ALWAYS.endMs;
+}
+
+/** The condition for roll-ups of a scope; parameters as in `settledSums`. */
+export function rolledUpOf(kind: Scope['kind']): string {
+  const column = SCOPE_COLUMNS[kind];
+  return `tenant_id = $1 and ${column} = $2${kind === 'session' || kind === 'task' ? ` and ${column} <> ''` : ''}`;
 }
 
 /** Of a half-open interval, as parameters of a query; no end is null. */

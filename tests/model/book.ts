@@ -90,11 +90,8 @@ export class Book {
         this.#moments.get(attemptKey)?.push(this.#momentOf(attemptKey));
         break;
       case 'markSent':
-        if (answer === 1) this.#marks.set(attemptKey, this.#world.nowMs);
-      // falls through
       case 'renew':
-        if (answer === 1 && !process.isDead && !this.#givenUp.has(attemptKey))
-          this.#proofs.set(attemptKey, this.#world.nowMs);
+        if (answer === 1) this.#onProof(name, attemptKey, process);
         break;
       case 'take':
         if (Array.isArray(answer) && answer[0] === 'SENT') this.#onGivenUp(attemptKey);
@@ -105,6 +102,12 @@ export class Book {
       default:
     }
   };
+
+  #onProof(name: 'markSent' | 'renew', attemptKey: string, process: Process): void {
+    const { nowMs } = this.#world;
+    if (name === 'markSent') this.#marks.set(attemptKey, nowMs);
+    if (!process.isDead && !this.#givenUp.has(attemptKey)) this.#proofs.set(attemptKey, nowMs);
+  }
 
   /** Somebody decides that a sent attempt is lost; what its worker shows from now on comes too late. */
   #onGivenUp(attemptKey: string): void {

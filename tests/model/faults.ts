@@ -59,9 +59,9 @@ export class Faults {
     const inclusion = random.pick([0.2, 0.35, 0.6]);
     this.#opKinds = OP_FAULTS.filter(() => random.chance(inclusion));
     this.#eventKinds = EVENTS.filter(() => random.chance(inclusion));
-    this.#opShare = this.#opKinds.length === 0 ? 0 : random.pick([0, 0.02, 0.06]);
-    this.#eventShare = this.#eventKinds.length === 0 ? 0 : random.pick([0, 0.02, 0.05, 0.08]);
-    this.#left = random.pick([0, 2, 4, 8, 14]);
+    this.#opShare = this.#opKinds.length === 0 ? 0 : random.pick([0, 0.02, 0.02, 0.06, 0.06]);
+    this.#eventShare = this.#eventKinds.length === 0 ? 0 : random.pick([0, 0.03, 0.03, 0.06, 0.06, 0.1]);
+    this.#left = random.pick([0, 2, 4, 8, 8, 14]);
     parts.world.opFault = (op) => this.#opFault(op);
     parts.world.isReachable = (op) => this.#isReachable(op);
     parts.world.note(() => `faults: ${this.#left} of ${[...this.#opKinds, ...this.#eventKinds].join(', ')}`);
@@ -86,10 +86,15 @@ export class Faults {
   async maybe(): Promise<void> {
     const { random } = this.#parts.world;
     const { last } = this.#parts.world;
-    const weight = last !== undefined && isCritical(last.what) ? 2.5 : 0.4;
+    const isEventful = last !== undefined && isCritical(last.what);
+    // Old data is worst when it is of just before a step that matters.
+    if (this.#eventKinds.includes('restart old') && isEventful && random.chance(0.05)) await this.#play('snapshot');
+    const weight = isEventful ? 2.5 : 0.4;
     if (this.#left === 0 || !random.chance(weight * this.#eventShare)) return;
     this.#left -= 1;
     await this.#play(random.pick(this.#eventKinds));
+    // What takes one thing down often takes another one with it.
+    if (random.chance(0.3)) await this.#play(random.pick(this.#eventKinds));
   }
 
   #opFault(op: Op): OpFault {

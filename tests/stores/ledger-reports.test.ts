@@ -63,7 +63,12 @@ describe('adjustLate', () => {
         (one) => one.attemptKey === attempt.attemptKey,
       );
     expect(await mine(0, 60_000)).toEqual([
-      { attemptKey: attempt.attemptKey, adjustKey: 'late', payer: attempt.payer },
+      {
+        attemptKey: attempt.attemptKey,
+        adjustKey: 'late',
+        heldAt: attempt.heldAt,
+        payer: { ...attempt.payer, shareId: undefined },
+      },
     ]);
     expect(await mine(60_000, 120_000)).toEqual([]);
     await test.postgres.query(
