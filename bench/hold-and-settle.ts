@@ -10,8 +10,8 @@ await withServers(async (servers) => {
   await using bench = await openBenchStores(servers);
   await using load = await startLoad(bench, { processes: 2, inFlight: 32 });
   const [incr, pair] = await load.measure([{ kind: 'incr' }, { kind: 'holdAndRelease', shape: SHAPE }], {
-    count: 7,
-    ms: 1_000,
+    count: 21,
+    ms: 300,
   });
   heading(`hold and settle against INCR: ${ratio(incr, pair).toFixed(3)}x`);
   say('3 scopes, each with a limit in USD and one in tokens, of one window');

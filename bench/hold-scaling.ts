@@ -5,7 +5,7 @@ import { heading, table } from '../dev/demo/terminal.ts';
 import { fillLedger, median, openBenchStores, withServers } from './harness.ts';
 import { COLUMNS, type Figures, ratio, rowOf, type Shape, startLoad } from './load.ts';
 
-const ROUNDS = { count: 9, ms: 1_000 };
+const ROUNDS = { count: 25, ms: 300 };
 const CHARGES = [1_000, 1_000_000] as const;
 /** Eleven scopes for ten payers: their tasks, and one user for all of them. */
 const PAYERS = [90, 90_900] as const;

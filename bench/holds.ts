@@ -12,8 +12,8 @@ await withServers(async (servers) => {
   await using bench = await openBenchStores(servers);
   await using load = await startLoad(bench, LOAD);
   const [incr, hold] = await load.measure([{ kind: 'incr' }, { kind: 'hold', shape: FULL }], {
-    count: 7,
-    ms: 1_000,
+    count: 21,
+    ms: 300,
   });
   heading(`hold against INCR: ${ratio(incr, hold).toFixed(3)}x`);
   say('3 scopes, each with a limit in USD and one in tokens, of one window');
@@ -22,7 +22,7 @@ await withServers(async (servers) => {
   const jobs = LIMITS.map(
     (limits): Job => ({ kind: 'hold', shape: { tenant: `curve-${limits}`, payers: 100, scopes: 4, limits } }),
   );
-  const [base, ...curve] = await load.measure([{ kind: 'incr' }, ...jobs], { count: 5, ms: 700 });
+  const [base, ...curve] = await load.measure([{ kind: 'incr' }, ...jobs], { count: 11, ms: 300 });
   heading('hold against INCR: 4 scopes, by limits of each scope');
   table(COLUMNS, [
     rowOf('INCR', base, base),

@@ -90,7 +90,8 @@ async function resolve(
   const isOurs = await untilPostgresAnswers(dependencies, context, () =>
     dependencies.ledger.resolve(attempt, resolution),
   );
-  if (!isOurs && (await dependencies.ledger.state(attempt)) !== resolution.to) {
+  const state = () => dependencies.ledger.state(attempt);
+  if (!isOurs && (await untilPostgresAnswers(dependencies, context, state)) !== resolution.to) {
     await bookLate(dependencies, context, attempt, resolution.charge);
     return 'fenced';
   }
@@ -188,16 +189,13 @@ async function untilPostgresAnswers<Result>(
     try {
       return await work();
     } catch (error) {
-      if (!dependencies.isOutage(error) || performance.now() > giveUpAt || isLetGo(context)) throw error;
+      // Let go, the process waits no longer: the attempt stays `started`, and whoever finds it books an estimate. A call that was only
+      // handed over waits: it may be one whose estimate is booked already, and nobody else knows what it took.
+      if (!dependencies.isOutage(error) || performance.now() > giveUpAt || context.letGo.aborted) throw error;
       dependencies.log.warn('settling waits for postgres', { error, retryMs });
       await dependencies.pause(retryMs);
     }
   }
-}
-
-/** This process must not wait for the store any longer; the attempt stays `started`, and whoever finds it books an estimate. */
-function isLetGo({ signal, abortReason, letGo }: CallContext): boolean {
-  return letGo.aborted || (signal.aborted && abortReason() === 'handover');
 }
 
 /** Redis is brought up to date at once where it answers; where not, the lease ends and the reaper does it from Postgres. */
@@ -226,10 +224,11 @@ async function bookLate(
   attempt: Attempt,
   charge: Charge,
 ): Promise<void> {
-  const scopeVersions = await dependencies.gate.scopeVersions(attempt.payer, attempt.generation);
-  const difference = await untilPostgresAnswers(dependencies, context, () =>
-    dependencies.ledger.adjustLate(attempt, charge),
-  );
+  const booked = await untilPostgresAnswers(dependencies, context, async () => {
+    const scopeVersions = await dependencies.gate.scopeVersions(attempt.payer, attempt.generation);
+    return { scopeVersions, difference: await dependencies.ledger.adjustLate(attempt, charge) };
+  });
+  const { difference, scopeVersions } = booked;
   if (difference === undefined) return;
   await dependencies.gate.adjust(attempt, attempt.generation, {
     adjustKey: 'late',

@@ -7,10 +7,11 @@ import { toIntervalKey } from '../task/window.ts';
 import type { AttemptDraft, BudgetHold } from './budget-gate.ts';
 import type { Calendars } from './calendars.ts';
 import { type Counter, type MakeCounters, moveCounters, readCounters } from './counters.ts';
-import type { GateRefusal, LimitUse, ScopeIntervals } from './gate.ts';
+import type { LimitUse, ScopeIntervals } from './gate.ts';
 import { enteringGate } from './gates.ts';
 import type { Attempt, AttemptState, Charge, GateMode, TenantGate } from './ledger.ts';
 import { insertHold, insertRow, leave } from './ledger-rows.ts';
+import { amountOf, refusalOf } from './limit-check.ts';
 import type { Postgres, Sql } from './postgres.ts';
 
 export type PostgresHoldRequest = {
@@ -226,25 +227,6 @@ function missingOf({ payer }: Attempt, uses: readonly ReturnType<typeof useOf>[]
     const intervals = new Map(own.map(({ interval }) => [toIntervalKey(interval), interval]));
     return intervals.size === 0 ? [] : [{ scope, intervals: [...intervals.values()] }];
   });
-}
-
-/** A limit of 0 has no room even for a call that costs nothing. Of several that refuse, the one that turns last is told. */
-function refusalOf(uses: readonly LimitUse[], estimate: Estimate): GateRefusal | undefined {
-  let refused: GateRefusal | undefined;
-  let waiting: GateRefusal | undefined;
-  for (const use of uses) {
-    const { limit, settled, held, interval } = use;
-    if (!limit.hard) continue;
-    const needed = amountOf(limit, estimate);
-    const isFull = settled + needed > limit.amount || limit.amount === 0n;
-    if (isFull && interval.endMs > (refused?.interval.endMs ?? -1)) refused = { kind: 'refused', ...use };
-    if (settled + held + needed > limit.amount) waiting ??= { kind: 'crowded', ...use };
-  }
-  return refused ?? waiting;
-}
-
-function amountOf({ unit }: Pick<BindingLimit, 'unit'>, estimate: Pick<Estimate, 'nanoUsd' | 'tokens'>) {
-  return unit === 'usd' ? estimate.nanoUsd : BigInt(estimate.tokens);
 }
 
 export const NOTHING: Charge = { usage: NO_USAGE, nanoUsd: 0n, source: 'none' };

@@ -173,6 +173,20 @@ describe('while Redis is away', () => {
     expect(await visitOnce(dependencies, 'a', { attempt: 2 })).toMatchObject({ kind: 'completed' });
   });
 
+  it('tells the row what an attempt has seen, also where its worker has not heard that the gate moved', async () => {
+    await using test = await openTestStores();
+    const near = openProcess(test, {}, { leaseMs: 150 });
+    const far = openProcess(test, {}, { leaseMs: 150 });
+    const attempt = await sent(near.stores, dimes(1));
+    far.redis.isCut = true;
+    await sent(far.stores, dimes(2));
+    near.redis.isCut = true;
+    expect(await near.stores.gate.renew(attempt, 42)).toBe(true);
+    await eventually(async () =>
+      expect(await far.stores.gate.take(attempt)).toEqual({ kind: 'sent', outputTokensSeen: 42 }),
+    );
+  });
+
   it('finds a lost attempt of a call that nobody else has moved the gate for', async () => {
     await using test = await openTestStores();
     const { redis, stores } = openProcess(test, {}, { leaseMs: 300 });

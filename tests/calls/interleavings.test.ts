@@ -95,6 +95,49 @@ it('estimates a lost attempt at what its heartbeat told when its lease was not r
   await expect(visit).rejects.toBeInstanceOf(CallAborted);
 });
 
+it('books the difference of a frozen worker that wakes up given up by temporal and without postgres', async () => {
+  await using test = await openTestStores({ leaseMs: 200 });
+  await beginTask(test, 'a');
+  const { models, dependencies, thaw } = freezing(test, REPLY, [REPLY]);
+  const controller = new AbortController();
+  const { ledger } = test.stores;
+  const failed = new Set<string>();
+  const failOnce = (step: string) => {
+    // Its first heartbeat tells it that somebody else has the call now.
+    controller.abort(new Error('timed out'));
+    if (failed.has(step)) return;
+    failed.add(step);
+    throw new RangeError(`postgres is away: ${step}`);
+  };
+  const frozen: CallDependencies = {
+    ...dependencies,
+    isOutage: (error) => error instanceof RangeError,
+    ledger: {
+      ...ledger,
+      settle: async (...end) => {
+        failOnce('settle');
+        return ledger.settle(...end);
+      },
+    },
+    gate: {
+      ...dependencies.gate,
+      scopeVersions: async (...scopes) => {
+        failOnce('versions');
+        return dependencies.gate.scopeVersions(...scopes);
+      },
+    },
+  };
+  const visit = createCalls(frozen).visit(requestOf('a'), contextOf(controller, 'handover'));
+  await inFlight(models);
+  expect(await visitOnce(dependencies, 'a', { attempt: 2 })).toMatchObject({ kind: 'completed' });
+  thaw();
+  await expect(visit).rejects.toBeInstanceOf(CallAborted);
+  const rows = await ledgerOf(test, 'a');
+  expect(rows.map((row) => row.kind).sort()).toEqual(['adjust', 'charge', 'estimate']);
+  expect(rows.filter((row) => row.billable)).toHaveLength(1);
+  expect(rows.reduce((sum, row) => sum + row.nanoUsd, 0n)).toBe(2n * COST);
+});
+
 it('sends nothing for a call that was answered while the worker was frozen between hold and intent', async () => {
   await using test = await openTestStores();
   await beginTask(test, 'a');

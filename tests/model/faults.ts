@@ -88,7 +88,8 @@ export class Faults {
     const { last } = this.#parts.world;
     const isEventful = last !== undefined && isCritical(last.what);
     // Old data is worst when it is of just before a step that matters.
-    if (this.#eventKinds.includes('restart old') && isEventful && random.chance(0.05)) await this.#play('snapshot');
+    if (this.#eventKinds.includes('restart old') && isEventful && random.chance(0.05))
+      await this.#play('snapshot');
     const weight = isEventful ? 2.5 : 0.4;
     if (this.#left === 0 || !random.chance(weight * this.#eventShare)) return;
     this.#left -= 1;

@@ -32,7 +32,7 @@ export type RunReport = {
 /** Faults end here at the latest. */
 const HECTIC_STEPS = 450;
 const CALM_STEPS = 2_500;
-const REAPER_MS = 1_000;
+const REAPER_MS = 1_300;
 const REST_STEPS = 4_000;
 /** An adjustment whose worker died is repeated by the reaper once it is five seconds old. */
 const ADJUSTMENTS_MS = 8_000;

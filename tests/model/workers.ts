@@ -70,6 +70,9 @@ export type WorkerParts = {
   readonly rateControl: boolean;
 };
 
+/** Most runs have no rates: they would only make them longer. */
+const NO_RATES = new Proxy({}, { get: () => async () => undefined }) as CallDependencies['rates'];
+
 /** Nothing of a run is measured, whatever there is to measure. */
 const UNMEASURED = new Proxy({}, { get: () => () => undefined }) as CallDependencies['meter'];
 
@@ -129,11 +132,13 @@ export function createWorker(parts: WorkerParts, process: Process): Worker {
     limits: limitsOf(world, tables, process),
     thresholds: { cross: async () => false },
     spendBreaker,
-    rates: createRates(redis, {
-      leaseMs: LEASE_MS,
-      limitOf: () => ({ rpm: 600, maxParallel: 2 }),
-      callers: () => 1,
-    }),
+    rates: parts.rateControl
+      ? createRates(redis, {
+          leaseMs: LEASE_MS,
+          limitOf: () => ({ rpm: 600, maxParallel: 2 }),
+          callers: () => 1,
+        })
+      : NO_RATES,
     // Calls of a run have no task row and so no events; whoever asks for them finds nothing.
     events: {} as Events,
     breakerOf: (name) => ({ name, state: 'closed', retryAfterMs: () => 0, run: (work) => work() }),

@@ -146,19 +146,20 @@ describe.each(['redis', 'postgres'] as const)('the gate in %s', (store) => {
     it('tells a limit that settled spend fills before one that is crowded, and of several the one that turns last', async () => {
       const { options } = stage(({ userId }) => [
         limitAt({ kind: 'user', id: userId }, 4n * NANO, { window: 'hour' }),
-        limitAt({ kind: 'user', id: userId }, 3n * NANO, { window: 'month' }),
         limitAt({ kind: 'user', id: userId }, 3n * NANO, { window: 'day' }),
+        limitAt({ kind: 'user', id: userId }, 3n * NANO, { window: 'total' }),
+        limitAt({ kind: 'user', id: userId }, 3n * NANO, { window: 'week' }),
       ]);
       await settleOnce(stores, await sent(stores, options(1, 2n * NANO)), 2n * NANO);
       await held(stores, options(2, NANO / 2n));
       // Without the hold it would fit.
       expect(await hold(stores, options(3, NANO))).toMatchObject({
         kind: 'crowded',
-        limit: { window: 'month' },
+        limit: { window: 'day' },
       });
       expect(await hold(stores, options(4, 2n * NANO))).toMatchObject({
         kind: 'refused',
-        limit: { window: 'month' },
+        limit: { window: 'total' },
         settled: 2n * NANO,
         held: NANO / 2n,
       });

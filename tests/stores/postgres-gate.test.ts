@@ -7,6 +7,7 @@ import { createPostgresGate } from '../../src/stores/postgres-gate.ts';
 import type { BindingLimit, Payer, Scope } from '../../src/task/budget.ts';
 import { NO_USAGE } from '../../src/task/usage.ts';
 import { ALWAYS } from '../../src/task/window.ts';
+import { eventually } from '../support/eventually.ts';
 import {
   draftOf,
   estimateOf,
@@ -125,6 +126,30 @@ describe('counters', () => {
     const due = found.filter(({ payer }) => payer.tenantId === tenantId);
     for (const _ of [1, 2]) await test.stores.rerateRows.book(due, 'new-hash', () => 3n * DIME);
     expect(await countersOf(tenantId)).toMatchObject([{ settled_nano_usd: 3n * DIME, settled_tokens: 5n }]);
+    await expectExact(tenantId);
+  });
+
+  it('are followed by a settlement that met the gate while it moved', async () => {
+    const { tenantId, options } = stage();
+    const inRedis = storesOn(test, { budget: { ...BUDGET, store: 'redis' } });
+    const attempt = await sent(inRedis, options(1, NANO));
+    const charge = { usage: NO_USAGE, nanoUsd: DIME, source: 'measured' } as const;
+    const settling = await test.postgres.transaction(async (sql) => {
+      await sql.query(
+        "update gates set mode = 'postgres', generation = generation + 1 where tenant_id = $1",
+        [tenantId],
+      );
+      const settled = test.stores.ledger.settle(attempt, { outcome: 'ok', charge }, undefined);
+      await eventually(async () => {
+        const { rows } = await sql.query<{ waiting: number }>(
+          'select count(*)::int as waiting from pg_locks where not granted and pg_backend_pid() = any(pg_blocking_pids(pid))',
+        );
+        expect(rows[0]?.waiting).toBe(1);
+      });
+      return { settled };
+    });
+    expect(await settling.settled).toBe('settled');
+    await held(test.stores, options(2));
     await expectExact(tenantId);
   });
 
