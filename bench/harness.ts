@@ -107,7 +107,7 @@ export async function joinBenchStores(
   };
 }
 
-/** Books charges of a tenant, spread over its users and over the time since the last month began. One statement. */
+/** Books charges of a tenant, in the order of time since the last month began, by users and tasks in turn. One statement. */
 export async function fillLedger(
   { postgres }: Pick<BenchStores, 'postgres'>,
   { tenant, rows }: { tenant: string; rows: number },
@@ -116,7 +116,7 @@ export async function fillLedger(
     `insert into ledger (held_at, attempt_key, kind, call_key, tenant_id, user_id, session_id, task_id, provider, model,
        input_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
        cost_nano_usd, billable, usage_source, price_hash)
-     select now() - random() * (now() - date_trunc('month', now() at time zone 'UTC' - interval '1 month') at time zone 'UTC'),
+     select now() - (1 - n::float8 / $2) * (now() - date_trunc('month', now() at time zone 'UTC' - interval '1 month') at time zone 'UTC'),
        $1 || '-' || n || ':0123456789abcdef:answer:1#0.1.1.0', 'charge', $1 || '-' || n || ':0123456789abcdef:answer:1',
        $1, 'user-' || n % 100, null, 'task-' || n % 1000, 'simulated', 'simulated/small',
        500, 0, 0, 0, 1000, 0, 900000, true, 'measured', 'hash'

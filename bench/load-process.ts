@@ -2,7 +2,7 @@
 
 import { createLogger } from '../src/log.ts';
 import { createCalendars } from '../src/stores/calendars.ts';
-import { createGate, type Gate } from '../src/stores/gate.ts';
+import { type AttemptRef, createGate, type Gate } from '../src/stores/gate.ts';
 import { createRedis, type Redis } from '../src/stores/redis.ts';
 import { ESTIMATE, type Job, limitsOf, type Order, payerOf, type Report, type Shape } from './load.ts';
 
@@ -42,12 +42,14 @@ function operationOf(job: Job): () => Promise<unknown> {
     case 'incr':
       return incrementOf(redis);
     case 'hold':
-      return () => hold(gate, job.shape);
-    case 'holdAndRelease':
+      return holdOf(gate, job.shape);
+    case 'holdAndRelease': {
+      const hold = holdOf(gate, job.shape);
       return async () => {
-        const attempt = await hold(gate, job.shape);
+        const attempt = await hold();
         await gate.release(attempt, 'settled', { nanoUsd: 900_000n, tokens: 1_200 });
       };
+    }
     default:
       return job satisfies never;
   }
@@ -59,20 +61,23 @@ function incrementOf({ command, prefix }: Redis): () => Promise<unknown> {
   return () => command((client) => client.incr(key));
 }
 
-async function hold({ hold }: Gate, shape: Shape) {
-  counter.next += 1;
-  const payer = payerOf(shape, counter.next);
-  const callKey = `${payer.taskId}:${index}-0123456789abcdef:answer:${counter.next}`;
-  const attemptKey = `${callKey}#0.1.1.0`;
-  const answer = await hold({
-    attemptKey,
-    callKey,
-    payer,
-    owner: `activity 0123456789abcdef ${payer.taskId} answer`,
-    generation: 1n,
-    estimate: ESTIMATE,
-    limits: limitsOf(shape, payer),
+/** Who pays, and under which limits, is made beforehand: a caller has read that from elsewhere. */
+function holdOf({ hold }: Gate, shape: Shape): () => Promise<AttemptRef> {
+  const callers = Array.from({ length: shape.payers }, (_, n) => {
+    const payer = payerOf(shape, n);
+    return { payer, limits: limitsOf(shape, payer) };
   });
-  if (answer.kind !== 'ok') throw new Error(`a hold was ${answer.kind}`);
-  return { attemptKey, payer };
+  return async () => {
+    counter.next += 1;
+    const caller = callers[counter.next % callers.length];
+    if (caller === undefined) throw new Error('a load without payers');
+    const { payer, limits } = caller;
+    const callKey = `${payer.taskId}:${index}-0123456789abcdef:answer:${counter.next}`;
+    const attemptKey = `${callKey}#0.1.1.0`;
+    const owner = `activity 0123456789abcdef ${payer.taskId} answer`;
+    const request = { attemptKey, callKey, payer, owner, limits, estimate: ESTIMATE, generation: 1n };
+    const answer = await hold(request);
+    if (answer.kind !== 'ok') throw new Error(`a hold was ${answer.kind}`);
+    return { attemptKey, payer };
+  };
 }

@@ -207,6 +207,7 @@ function openStores(
     leaseMs: config.call.leaseMs,
     attemptMs: config.call.attemptMs,
     defaultLimits: config.limits.budgets,
+    lostAttempts: config.billing.lostAttempts,
     budget: {
       ...config.budget,
       onMoved: (tenantId, to) => log.warn('budgets of a tenant are held elsewhere now', { tenantId, to }),

@@ -81,7 +81,7 @@ async function reckon(stage: Stage): Promise<void> {
   const config = loadConfig({ env: stage.stack.env });
   const postgres = createPostgres(config.postgres, createLogger({ ...config.log, service: 'demo' }));
   try {
-    await nothingHeld(createLedger(postgres));
+    await nothingHeld(createLedger(postgres, config.billing));
     const rows = await createAccounts(postgres).rows({ taskIds: stage.taskIds });
     const requests = await stage.requests();
     show(rows, requests);

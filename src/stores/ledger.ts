@@ -81,7 +81,11 @@ export type Caused = { readonly task: MilestoneTask; readonly events: readonly E
 
 export type Ledger = ReturnType<typeof createLedger>;
 
-export function createLedger(postgres: Postgres) {
+/** Who pays for attempts that brought no answer: with `user` a call may be billed more than once. */
+export type LostAttempts = 'platform' | 'user';
+
+export function createLedger(postgres: Postgres, options: { readonly lostAttempts: LostAttempts }) {
+  const billsLost = options.lostAttempts === 'user';
   return {
     /** The tenant's gate; its row is written before the tenant's first hold. */
     gate: (tenantId: string) => readGate(postgres, tenantId),
@@ -104,13 +108,14 @@ export function createLedger(postgres: Postgres) {
         result?: Pick<CallResult, 'status' | 'text' | 'finishReason'>;
       },
       caused: Caused | undefined,
-    ) => settle(postgres, attempt, end, caused),
+    ) => settle(postgres, attempt, { ...end, billsLost }, caused),
 
     /** started → voided or estimated. False when the attempt is not started any more. */
-    resolve: (attempt: Attempt, resolution: Resolution) => resolve(postgres, attempt, resolution),
+    resolve: (attempt: Attempt, resolution: Resolution) =>
+      resolve(postgres, attempt, { ...resolution, billsLost }),
 
     /** Books what a fenced attempt really took, less what was booked for it. Undefined when that was done before. */
-    adjustLate: (attempt: Attempt, charge: Charge) => adjustLate(postgres, attempt, charge),
+    adjustLate: (attempt: Attempt, charge: Charge) => adjustLate(postgres, attempt, charge, billsLost),
 
     /** Adjustments that are old enough to have reached Redis and young enough for their marker to tell whether they did. */
     recentAdjustments: (minAgeMs: number, maxAgeMs: number) =>
@@ -175,6 +180,7 @@ function settle(
     outcome: AttemptOutcome;
     charge: Charge;
     result?: Pick<CallResult, 'status' | 'text' | 'finishReason'>;
+    billsLost: boolean;
   },
   caused: Caused | undefined,
 ): Promise<'settled' | 'fenced'> {
@@ -182,7 +188,8 @@ function settle(
     const mode = await leave(sql, attempt, { to: 'settled', outcome: end.outcome });
     if (mode === undefined) return (await attemptState(sql, attempt)) === 'settled' ? 'settled' : 'fenced';
     // At most one result per call, whoever races: its attempt is the one the user pays for.
-    const billable = end.result !== undefined && (await insertResult(sql, attempt, end.charge, end.result));
+    const isWinner = end.result !== undefined && (await insertResult(sql, attempt, end.charge, end.result));
+    const billable = isWinner || end.billsLost;
     await insertRow(sql, attempt, { kind: 'charge', adjustKey: '', charge: end.charge, billable });
     await settleCounters(sql, mode, attempt, end.charge);
     if (caused !== undefined) await writeMilestones(sql, caused.task, caused.events);
@@ -193,20 +200,26 @@ function settle(
 function resolve(
   postgres: Postgres,
   attempt: Attempt,
-  { to, charge, outcome, caused }: Resolution,
+  { to, charge, outcome, caused, billsLost }: Resolution & { readonly billsLost: boolean },
 ): Promise<boolean> {
   return postgres.transaction(async (sql) => {
     const mode = await leave(sql, attempt, { to, outcome });
     if (mode === undefined) return false;
     const kind = to === 'voided' ? 'void' : 'estimate';
-    await insertRow(sql, attempt, { kind, adjustKey: '', charge, billable: false });
+    const billable = kind === 'estimate' && billsLost;
+    await insertRow(sql, attempt, { kind, adjustKey: '', charge, billable });
     await settleCounters(sql, mode, attempt, charge);
     if (caused !== undefined) await writeMilestones(sql, caused.task, caused.events);
     return true;
   });
 }
 
-function adjustLate(postgres: Postgres, attempt: Attempt, charge: Charge): Promise<Charge | undefined> {
+function adjustLate(
+  postgres: Postgres,
+  attempt: Attempt,
+  charge: Charge,
+  billable: boolean,
+): Promise<Charge | undefined> {
   return postgres.transaction(async (sql) => {
     const mode = await enterGate(sql, attempt.payer.tenantId);
     // A re-rating of the attempt comes before or after this: both book what is missing to a sum that they have read.
@@ -231,7 +244,7 @@ function adjustLate(postgres: Postgres, attempt: Attempt, charge: Charge): Promi
       kind: 'adjust',
       adjustKey: 'late',
       charge: difference,
-      billable: false,
+      billable,
     });
     if (!inserted) return undefined;
     // Its hold left the counters when it was resolved.

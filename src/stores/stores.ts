@@ -8,7 +8,7 @@ import { createErase } from './erase.ts';
 import { createEvents, type EventOptions } from './events.ts';
 import { createGate } from './gate.ts';
 import { createHydrate } from './hydrate.ts';
-import { createLedger } from './ledger.ts';
+import { createLedger, type LostAttempts } from './ledger.ts';
 import type { DefaultLimits } from './limits.ts';
 import { createLimits } from './limits.ts';
 import type { Postgres } from './postgres.ts';
@@ -29,6 +29,8 @@ export type StoreOptions = {
   /** Longest attempt; markers of ended attempts outlive it by an hour. */
   readonly attemptMs: number;
   readonly defaultLimits: DefaultLimits;
+  /** Left out: the platform pays for attempts that brought no answer. */
+  readonly lostAttempts?: LostAttempts;
   /** Which gate admits, and what becomes of it when Redis is away; without it: Redis, and Postgres then. */
   readonly budget?: BudgetGateOptions;
   readonly calendar: CalendarSettings;
@@ -49,7 +51,7 @@ const DEFAULT_BUDGET: BudgetGateOptions = {
 export function createStores(postgres: Postgres, redis: Redis, options: StoreOptions) {
   const calendars = createCalendars(options.calendar);
   const limits = createLimits(postgres, options.defaultLimits, calendars);
-  const ledger = createLedger(postgres);
+  const ledger = createLedger(postgres, { lostAttempts: options.lostAttempts ?? 'platform' });
   const redisGate = createGate(redis, {
     leaseMs: options.leaseMs,
     markerTtlMs: options.attemptMs + HOUR_MS,

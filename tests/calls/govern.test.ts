@@ -226,6 +226,22 @@ describe('a visit whose attempt fails', () => {
     expect(await test.stores.ledger.openHolds()).toMatchObject({ count: 0 });
   });
 
+  it('has the user pay for attempts without an answer where the operator wants that, and never for a void', async () => {
+    await using test = await openTestStores({ lostAttempts: 'user' });
+    await beginTask(test, 'a');
+    const steps = [failing('unsent'), failing('output', ['two words']), failing('unanswered'), REPLY];
+    const dependencies = callDependencies(test, createFakeModels(steps), { attemptsPerCandidate: 9 });
+    for (const attempt of [1, 2, 3])
+      await expect(visitOnce(dependencies, 'a', { attempt })).rejects.toBeInstanceOf(AttemptFailed);
+    await visitOnce(dependencies, 'a', { attempt: 4 });
+    expect((await rowsOf(test, 'a')).map((row) => [row.kind, row.billable])).toEqual([
+      ['void', false],
+      ['charge', true],
+      ['estimate', true],
+      ['charge', true],
+    ]);
+  });
+
   it('gives up on the model after three failed attempts', async () => {
     await using test = await openTestStores();
     await beginTask(test, 'a');
