@@ -17,6 +17,7 @@ const gate = createGate(redis, {
   calendars: createCalendars({ zone: 'UTC', weekStart: 'monday' }),
 });
 const counter = { next: 0 };
+const callersByTenant = new Map<string, ReturnType<typeof callersOf>>();
 
 process.on('message', (order: Order) => void obey(order));
 process.on('disconnect', () => process.exit(0));
@@ -61,12 +62,10 @@ function incrementOf({ command, prefix }: Redis): () => Promise<unknown> {
   return () => command((client) => client.incr(key));
 }
 
-/** Who pays, and under which limits, is made beforehand: a caller has read that from elsewhere. */
+/** Who pays, and under which limits, is made beforehand and once: a caller has read that from elsewhere. */
 function holdOf({ hold }: Gate, shape: Shape): () => Promise<AttemptRef> {
-  const callers = Array.from({ length: shape.payers }, (_, n) => {
-    const payer = payerOf(shape, n);
-    return { payer, limits: limitsOf(shape, payer) };
-  });
+  const callers = callersByTenant.get(shape.tenant) ?? callersOf(shape);
+  callersByTenant.set(shape.tenant, callers);
   return async () => {
     counter.next += 1;
     const caller = callers[counter.next % callers.length];
@@ -80,4 +79,11 @@ function holdOf({ hold }: Gate, shape: Shape): () => Promise<AttemptRef> {
     if (answer.kind !== 'ok') throw new Error(`a hold was ${answer.kind}`);
     return { attemptKey, payer };
   };
+}
+
+function callersOf(shape: Shape) {
+  return Array.from({ length: shape.payers }, (_, n) => {
+    const payer = payerOf(shape, n);
+    return { payer, limits: limitsOf(shape, payer) };
+  });
 }

@@ -147,11 +147,22 @@ function linkData(dataDir: string): string {
 function removeOrphans(folder: string): void {
   for (const name of readdirSync(folder).filter((entry) => entry.endsWith(ORIGIN))) {
     const target = join(folder, name.slice(0, -ORIGIN.length));
-    const dataDir = readFileSync(join(folder, name), 'utf8');
+    const dataDir = originIn(join(folder, name));
+    if (dataDir === undefined) continue;
     const isAway = !existsSync(dirname(dirname(dataDir))) && !dataDir.startsWith(tmpdir());
     if (isAway || isLinkTo(dataDir, target)) continue;
     rmSync(target, { recursive: true, force: true });
     rmSync(join(folder, name), { force: true });
+  }
+}
+
+/** Undefined when another stack, which starts at this moment, was quicker to clean up. */
+function originIn(file: string): string | undefined {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
   }
 }
 
