@@ -2,7 +2,8 @@
 // the table there, field by field and sample by sample.
 
 import { z } from 'zod';
-import { MAX_INPUT_BYTES } from '../task/input.ts';
+import { EXCEEDED_POLICIES } from '../task/budget.ts';
+import { ABORT_POLICIES, MAX_INPUT_BYTES } from '../task/input.ts';
 import { hasUncleanText, isTooDeep } from '../task/json.ts';
 import { MAX_LIMIT_NANO_USD, parseUsd } from '../task/money.ts';
 import { isCleanText, utf8Bytes } from '../task/text.ts';
@@ -74,17 +75,22 @@ const taskInputFields = {
     .strictObject({
       usd: usd.optional(),
       tokens: z.number().int().min(0).max(MAX_TOKENS).optional(),
-      onExceeded: z.enum(['refuse']).optional().default('refuse'),
+      onExceeded: z
+        .enum(EXCEEDED_POLICIES)
+        .optional()
+        .default('refuse')
+        .describe('What to do with a call that a budget has no room for'),
     })
     .optional()
     .describe('Limits of this task; absent: the configured defaults'),
   approval: z
     .strictObject({
-      before: z.enum(['never']).optional(),
-      timeoutSeconds: z.number().int().min(1).max(31_536_000).optional(),
-      onTimeout: z.enum(['reject', 'approve']).optional(),
+      before: z.enum(['never']).optional().default('never'),
+      timeoutSeconds: z.number().int().min(1).max(31_536_000).optional().default(86_400),
+      onTimeout: z.enum(['reject', 'approve']).optional().default('reject'),
     })
-    .optional(),
+    .optional()
+    .describe('How long `onExceeded: ask` waits for a decision, and what then'),
   priority: z.enum(['critical', 'high', 'normal', 'low']).optional().default('normal'),
   deadline: z
     .string()
@@ -93,7 +99,7 @@ const taskInputFields = {
     .optional()
     .describe('ISO 8601 with a zone'),
   abort: z
-    .enum(['cancel'])
+    .enum(ABORT_POLICIES)
     .optional()
     .default('cancel')
     .describe('What a cancelled task does with its running call'),

@@ -42,7 +42,7 @@ const PACE = {
   chunkDelayMs: { kind: 'uniform', minMs: 10, maxMs: 90 },
   tokensPerChunk: 4,
 } as const;
-const PATIENCE_MS = 2_000;
+const PATIENCE_MS = 5_000;
 /** Twice in a row, calls that lost their worker wait for leases, heartbeats and sticky queues to run out. */
 const DRAIN_MS = 600_000;
 
@@ -138,19 +138,22 @@ function outageEvents({ outages = [], calls }: StormOptions, chance: () => numbe
 }
 
 /**
- * One event after the other, beside the submission but never behind it: on a slow machine the submission waits, or the rest of the kills
- * would come when nothing is left to do, and leave no worker alive meanwhile. Answers what to call before each submission.
+ * One event after the other, beside the submission and at most one behind it: on a slow machine the submission waits, or the rest of the
+ * kills would come when nothing is left to do. Answers what to call before each submission.
  */
 function inOrder(events: readonly StormEvent[], calls: number): (n: number) => Promise<void> {
-  const left = [...events, { at: SHARE_OF_STORM * calls, happen: () => Promise.resolve() }];
+  const left = [...events];
   let last: Promise<unknown> = Promise.resolve();
+  let before = last;
   return async (n) => {
     while (left[0] !== undefined && left[0].at <= n) {
-      await last;
-      last = left.shift()?.happen() ?? last;
+      await before;
+      before = last;
+      last = last.then(left.shift()?.happen);
       // Whoever comes next is told of a failure; until then nobody has to be.
       last.catch(() => undefined);
     }
+    if (n >= SHARE_OF_STORM * calls) await last;
   };
 }
 

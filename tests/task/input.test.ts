@@ -32,6 +32,7 @@ describe('parseTaskInput', () => {
       strategy: 'auto',
       tools: [],
       budget: { onExceeded: 'refuse' },
+      approval: { before: 'never', timeoutSeconds: 86_400, onTimeout: 'reject' },
       priority: 'normal',
       abort: 'cancel',
       labels: {},
@@ -213,14 +214,6 @@ describe('parseTaskInput', () => {
     ),
     ['approval', '{"before":"start"}', 'approval.before', 'start'],
     ['approval', '{"before":"tools"}', 'approval.before', 'tools'],
-    ...['clamp', 'degrade', 'wait', 'ask'].map((word): [string, string, string, string] => [
-      'budget',
-      `{"onExceeded":"${word}"}`,
-      'budget.onExceeded',
-      word,
-    ]),
-    ['abort', '"detach"', 'abort', 'detach'],
-    ['abort', '"drain"', 'abort', 'drain'],
   ])('says of %s: %s that it is not available yet', (name, json, path, word) => {
     const [fault, ...others] = faultsOf(withField(name, json));
     expect(others).toEqual([]);
