@@ -15,7 +15,7 @@ import type { Redis } from './stores/redis.ts';
 import type { Stores } from './stores/stores.ts';
 
 export type HousekeepingOptions = {
-  readonly postgres: Pick<Postgres, 'exclusively' | 'query'>;
+  readonly postgres: Pick<Postgres, 'exclusively' | 'transaction'>;
   readonly redis: Redis;
   readonly stores: Stores;
   readonly calls: CallDependencies;

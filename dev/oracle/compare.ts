@@ -24,8 +24,8 @@ export type CompareOptions = {
   readonly pricesOf: (model: string) => readonly PriceEntry[];
   /** Attempts whose worker was killed: only they may be estimated. */
   readonly mayBeEstimated: (attemptKey: string) => boolean;
-  /** Attempts that may be estimated although no request of theirs arrived; without it there are none. */
-  readonly mayBeUnsent?: (attemptKey: string) => boolean;
+  /** Rows that may be there although no request of theirs arrived; without it there are none. */
+  readonly mayBeUnsent?: (row: LedgerRow) => boolean;
   /** Tasks that were answered, of one call each: their user pays for exactly one attempt. */
   readonly answeredTasks?: readonly string[];
 };
@@ -44,7 +44,7 @@ export function compareCharges(options: CompareOptions): Comparison {
   for (const [attemptKey, sent] of logged)
     faults.push(...requestFaults(options, attemptKey, sent, booked.get(attemptKey) ?? []));
   for (const row of rows)
-    if (isCharge(row) && !logged.has(row.attemptKey) && options.mayBeUnsent?.(row.attemptKey) !== true)
+    if (isCharge(row) && !logged.has(row.attemptKey) && options.mayBeUnsent?.(row) !== true)
       faults.push(`${row.attemptKey}: a row of kind ${row.kind} without a request`);
   faults.push(...billableFaults(rows));
   for (const taskId of options.answeredTasks ?? [])
@@ -88,6 +88,14 @@ function requestFaults(
     if (due !== booked) faults.push(`${attemptKey}: charged ${booked} nano-USD, the request took ${due}`);
   }
   return faults;
+}
+
+/**
+ * What is booked for an attempt that was ended when its request was on its way and nothing had come back: nobody knows whether the
+ * provider saw it, so the platform, never the user, is charged its input.
+ */
+export function isUnheard({ billable, usageSource, outputTokens }: LedgerRow): boolean {
+  return !billable && usageSource === 'recounted' && outputTokens === 0n;
 }
 
 /** The user pays for at most one attempt of a call. */

@@ -3,17 +3,17 @@
 
 import type { AttemptDraft } from '../stores/budget-gate.ts';
 import type { GateRefusal, LimitUse } from '../stores/gate.ts';
-import type { Attempt, Charge } from '../stores/ledger.ts';
+import type { Attempt } from '../stores/ledger.ts';
 import type { BindingLimit, Estimate } from '../task/budget.ts';
 import type { CallOutcome, Pressure } from '../task/decision.ts';
 import { toAttemptKey } from '../task/keys.ts';
 import { formatUsd } from '../task/money.ts';
-import { NO_USAGE } from '../task/usage.ts';
 import { type CallContext, type CallDependencies, type CallRequest, caused, providerOf } from './call.ts';
 import { priceHashOf } from './estimate.ts';
 import { exceededOutcome, toBudgetExceeded } from './exceeded.ts';
 import { closerEstimate, fittingEstimate } from './fit.ts';
 import { delayFor, type ProjectedUse, pressureOfCall, project } from './ladder.ts';
+import { voidUnsent } from './late.ts';
 
 export type Admission =
   | {
@@ -26,8 +26,6 @@ export type Admission =
   | { readonly kind: 'outcome'; readonly outcome: CallOutcome }
   /** The gate moved, the hold was taken, or somebody else tries the call: look at the call again. */
   | { readonly kind: 'again' };
-
-export const NOTHING_CHARGED: Charge = { usage: NO_USAGE, nanoUsd: 0n, source: 'none' };
 
 /** Takes a call to the point where its request may be sent, or says why it may not. Throws when a store is down. */
 export async function admit(
@@ -218,10 +216,6 @@ async function makeDurable(
   }
   await voidUnsent(dependencies, attempt);
   return undefined;
-}
-
-async function voidUnsent(dependencies: CallDependencies, attempt: Attempt): Promise<void> {
-  await dependencies.ledger.resolve(attempt, { to: 'voided', outcome: 'lost', charge: NOTHING_CHARGED });
 }
 
 /** Best effort: what a store does not take back now, its lease or the reaper does. */

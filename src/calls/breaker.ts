@@ -23,11 +23,14 @@ export type Breaker = {
 };
 
 export class BreakerOpen extends Error {
+  /** Which one: each stands before another server. */
+  readonly breaker: string;
   readonly retryAfterMs: number;
 
   constructor(name: string, retryAfterMs: number) {
     super(`the breaker of ${name} is open, next try in ${retryAfterMs} ms`);
     this.name = 'BreakerOpen';
+    this.breaker = name;
     this.retryAfterMs = retryAfterMs;
   }
 }

@@ -4,10 +4,10 @@
 import type { Attempt } from '../stores/ledger.ts';
 import type { EventDraft } from '../task/event.ts';
 import { totalTokens } from '../task/usage.ts';
-import { NOTHING_CHARGED } from './admit.ts';
 import type { CallContext, CallDependencies, CallRequest } from './call.ts';
 import { caused } from './call.ts';
 import { estimateLost } from './estimate.ts';
+import { NOTHING_CHARGED } from './late.ts';
 
 const POLL_MS = 250;
 

@@ -7,9 +7,9 @@ import type { Attempt, AttemptOutcome, CallResult, Charge, Resolution } from '..
 import type { EventDraft } from '../task/event.ts';
 import { formatUsd } from '../task/money.ts';
 import { NO_USAGE, totalTokens, toUsageTotals, type Usage } from '../task/usage.ts';
-import { NOTHING_CHARGED } from './admit.ts';
 import { type CallContext, type CallDependencies, type CallRequest, caused } from './call.ts';
 import { countMessages, estimateLost, priceUsage } from './estimate.ts';
+import { bookLate, NOTHING_CHARGED } from './late.ts';
 import type { Seen, Sent } from './send.ts';
 
 export type Settlement = 'settled' | 'fenced';
@@ -65,7 +65,7 @@ async function charge(
     dependencies.ledger.settle(attempt, end, events),
   );
   if (settlement === 'fenced') {
-    await bookLate(dependencies, context, attempt, end.charge);
+    await bookDifference(dependencies, context, attempt, end.charge);
     return 'fenced';
   }
   dependencies.meter.attemptEnded({ provider: attempt.provider, model: attempt.model, outcome: end.outcome });
@@ -92,7 +92,7 @@ async function resolve(
   );
   const state = () => dependencies.ledger.state(attempt);
   if (!isOurs && (await untilPostgresAnswers(dependencies, context, state)) !== resolution.to) {
-    await bookLate(dependencies, context, attempt, resolution.charge);
+    await bookDifference(dependencies, context, attempt, resolution.charge);
     return 'fenced';
   }
   dependencies.meter.attemptEnded({
@@ -217,25 +217,14 @@ async function release(
   }
 }
 
-/** Somebody booked an estimate while this worker was frozen: the difference is booked, the counters follow. */
-async function bookLate(
+/** Somebody booked an estimate while this worker was frozen. */
+function bookDifference(
   dependencies: CallDependencies,
   context: CallContext,
   attempt: Attempt,
   charge: Charge,
 ): Promise<void> {
-  const booked = await untilPostgresAnswers(dependencies, context, async () => {
-    const scopeVersions = await dependencies.gate.scopeVersions(attempt.payer, attempt.generation);
-    return { scopeVersions, difference: await dependencies.ledger.adjustLate(attempt, charge) };
-  });
-  const { difference, scopeVersions } = booked;
-  if (difference === undefined) return;
-  await dependencies.gate.adjust(attempt, attempt.generation, {
-    adjustKey: 'late',
-    nanoUsd: difference.nanoUsd,
-    tokens: totalTokens(difference.usage),
-    scopeVersions,
-  });
+  return bookLate(dependencies, attempt, charge, (work) => untilPostgresAnswers(dependencies, context, work));
 }
 
 function isThrottle(error: LlmError): boolean {

@@ -29,8 +29,12 @@ export type Limits = ReturnType<typeof createLimits>;
 export function createLimits(postgres: Postgres, defaults: DefaultLimits, calendars: Calendars) {
   const defaultsOf = (kind: Scope['kind']): readonly Limit[] => (kind === 'share' ? [] : defaults[kind]);
   return {
-    /** All limits that bind a payer's calls, defaults and grants included, in the order of the scopes. One query. */
-    binding: (payer: Payer): Promise<readonly BindingLimit[]> => binding(postgres, defaultsOf, payer),
+    /**
+     * All limits that bind a payer's calls, defaults and grants included, in the order of the scopes. One query, in the transaction that
+     * is given: a second connection for it could be one that the pool does not have.
+     */
+    binding: (payer: Payer, sql: Sql = postgres): Promise<readonly BindingLimit[]> =>
+      binding(sql, defaultsOf, payer),
 
     /** The window of a limit that a moment lies in. */
     intervalOf: (limit: Pick<Limit, 'window' | 'zone'>, atMs: number): Interval =>

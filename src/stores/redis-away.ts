@@ -3,13 +3,17 @@
 
 import { isRedisOutage, type Redis } from './redis.ts';
 
-/** Errors by which Redis, or the breaker before it, says itself that it does not serve. */
-const TELLING: ReadonlySet<string> = new Set(['ReplyError', 'BreakerOpen']);
+/** Whether Redis, or the breaker before it, says itself that it does not serve. The one before Postgres says nothing of Redis. */
+function isTelling(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  if (error.name === 'BreakerOpen') return Reflect.get(error, 'breaker') === 'redis';
+  return error.name === 'ReplyError';
+}
 
 export function createIsRedisAway(redis: Pick<Redis, 'ping'>): (error: unknown) => Promise<boolean> {
   return async (error) => {
     if (!isRedisOutage(error)) return false;
-    if (error instanceof Error && TELLING.has(error.name)) return true;
+    if (isTelling(error)) return true;
     return redis.ping().then(
       () => false,
       () => true,

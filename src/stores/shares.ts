@@ -11,7 +11,7 @@ import { readScopeSums } from './scope-sums.ts';
 /** A part of a budget; what is absent is not bound by the share itself. */
 export type ShareAmounts = { readonly nanoUsd?: bigint; readonly tokens?: bigint };
 
-/** `shareId` is `<taskId>:<name>`. */
+/** `shareId` is `<taskId>:<name>`, without a colon in the name. */
 export type Share = ShareAmounts & { readonly shareId: string };
 
 export type Delegation =
@@ -43,7 +43,9 @@ export function createShares(postgres: Postgres, limits: Pick<Limits, 'binding' 
 function check({ taskId }: TaskPayer, shares: readonly Share[]): void {
   for (const { shareId, nanoUsd = 0n, tokens = 0n } of shares) {
     const name = shareId.startsWith(`${taskId}:`) ? shareId.slice(taskId.length + 1) : '';
-    if (!isId(name)) throw new RangeError(`not a share of task ${taskId}: ${JSON.stringify(shareId)}`);
+    // A task's id may hold colons: with one in a name nobody could tell whose share it is.
+    if (!isId(name) || name.includes(':'))
+      throw new RangeError(`not a share of task ${taskId}: ${JSON.stringify(shareId)}`);
     if (nanoUsd < 0n || tokens < 0n) throw new RangeError(`share ${shareId} is negative`);
   }
 }
@@ -124,7 +126,8 @@ async function readShares(sql: Sql, { tenantId, taskId }: TaskPayer): Promise<re
        union all
        select estimate_nano_usd, estimate_tokens from attempts a
        where a.state = 'started' and a.tenant_id = $1 and a.share_id = b.scope_id) u on true
-     where b.tenant_id = $1 and b.scope = 'share' and starts_with(b.scope_id, $2 || ':') group by 1, 2`,
+     where b.tenant_id = $1 and b.scope = 'share' and starts_with(b.scope_id, $2 || ':')
+       and strpos(substr(b.scope_id, length($2) + 2), ':') = 0 group by 1, 2`,
     [tenantId, taskId],
   );
   return rows.map(({ id, limits, nano, tokens }) => {
@@ -162,7 +165,7 @@ async function readLeft(
 ): Promise<ShareAmounts> {
   // The payer of the whole task: what its shares took is in its sums.
   const { shareId: _, ...whole } = payer;
-  const binding = (await limits.binding(whole)).filter(({ hard }) => hard);
+  const binding = (await limits.binding(whole, sql)).filter(({ hard }) => hard);
   const { rows } = await sql.query<{ now: Date }>('select now() as now');
   const nowMs = (rows[0]?.now ?? new Date()).getTime();
   const rooms: { unit: BindingLimit['unit']; room: bigint }[] = [];

@@ -7,11 +7,9 @@ import type { FailureDetails } from '../task/failure.ts';
 import type { TaskInput } from '../task/input.ts';
 import type { EndedStatus, TaskStatus } from '../task/status.ts';
 import type { UsageTotals } from '../task/usage.ts';
-import { ALWAYS } from '../task/window.ts';
-import { bounds, settledSums } from './accounts.ts';
 import { withdrawApprovals } from './approvals.ts';
-import { toStored } from './limits.ts';
 import { writeMilestones } from './milestones.ts';
+import { removeOwnLimits, setOwnLimits } from './own-limits.ts';
 import type { Postgres, Sql } from './postgres.ts';
 import { waitingOn } from './waiting-tasks.ts';
 
@@ -178,9 +176,27 @@ export function createTasks(postgres: Postgres) {
   };
 }
 
-async function queue(sql: Sql, task: NewTask): Promise<boolean> {
-  const { rowCount } = await insertRow(sql, task, 'queued', 'where tasks.ended_at is not null');
-  return rowCount === 1;
+/** Limits of a run that has ended go with it; those that somebody sets from now on stay. */
+function queue(postgres: Postgres, task: NewTask): Promise<boolean> {
+  return postgres.transaction(async (sql) => {
+    const before = await lockRun(sql, task.taskId);
+    const { rowCount } = await insertRow(sql, task, 'queued', 'where tasks.ended_at is not null');
+    if (rowCount !== 1) return false;
+    if (before !== undefined) await removeOwnLimits(sql, before.tenantId, task.taskId);
+    return true;
+  });
+}
+
+/** The row of a run before this one, locked; undefined when the id was never used. */
+async function lockRun(
+  sql: Sql,
+  taskId: string,
+): Promise<{ readonly runId: string | null; readonly tenantId: string } | undefined> {
+  const { rows } = await sql.query<{ runId: string | null; tenantId: string }>(
+    'select run_id as "runId", tenant_id as "tenantId" from tasks where task_id = $1 for update',
+    [taskId],
+  );
+  return rows[0];
 }
 
 /**
@@ -193,6 +209,7 @@ function begin(
   events: readonly EventDraft[],
 ): Promise<boolean> {
   return postgres.transaction(async (sql) => {
+    const before = await lockRun(sql, task.taskId);
     const { rowCount } = await insertRow(
       sql,
       task,
@@ -200,7 +217,9 @@ function begin(
       'where tasks.run_id is distinct from excluded.run_id',
     );
     if (rowCount !== 1) return false;
-    await setOwnLimits(sql, task);
+    const isQueued = before === undefined || before.runId === null;
+    if (!isQueued) await removeOwnLimits(sql, before.tenantId, task.taskId);
+    await setOwnLimits(sql, { tenantId: task.input.tenantId, taskId: task.taskId, limits: task.limits });
     // What somebody granted to an earlier run of the id was for that run.
     await sql.query('delete from budget_grants where tenant_id = $1 and task_id = $2', [
       task.input.tenantId,
@@ -213,27 +232,6 @@ function begin(
     );
     return true;
   });
-}
-
-/**
- * A task's limits are its run's: an id that is used again starts on top of what its runs before have spent, which stays in the ledger
- * under the same id. Somebody's change of a queued task's limits stays.
- */
-async function setOwnLimits(sql: Sql, task: NewTask): Promise<void> {
-  const { rows } = await sql.query<{ nano: bigint; tokens: bigint }>(
-    settledSums('task', ALWAYS, ['$3', '$4']),
-    [task.input.tenantId, task.taskId, ...bounds(ALWAYS)],
-  );
-  const spent = rows[0] ?? { nano: 0n, tokens: 0n };
-  const isFirst = spent.nano === 0n && spent.tokens === 0n;
-  const limits = task.limits.map((limit) =>
-    toStored({ ...limit, amount: limit.amount + (limit.unit === 'usd' ? spent.nano : spent.tokens) }),
-  );
-  await sql.query(
-    `insert into budgets (tenant_id, scope, scope_id, limits) values ($1, 'task', $2, $3)
-     on conflict (tenant_id, scope, scope_id) ${isFirst ? 'do nothing' : 'do update set limits = excluded.limits, updated_at = now()'}`,
-    [task.input.tenantId, task.taskId, JSON.stringify(limits)],
-  );
 }
 
 function insertRow(sql: Sql, task: NewTask, status: 'queued' | 'running', condition: string) {

@@ -355,3 +355,37 @@ it('forgets the counters of an adjustment that never reached Redis, so that they
   });
   expect(await countersOf(test, 'a')).toEqual({ settled: COST.toString(), held: '0' });
 });
+
+it('books back the estimate of an attempt whose worker was frozen before its mark and finds its hold gone', async () => {
+  await using test = await openTestStores({ leaseMs: 200 });
+  await beginTask(test, 'a', [hardLimit('usd', 10_000_000n)]);
+  const models = createFakeModels([REPLY]);
+  const dependencies = callDependencies(test, models, { leaseMs: 200 });
+  const frozen = gateway<void>();
+  const reached = gateway<void>();
+  const zombie: CallDependencies = {
+    ...dependencies,
+    gate: {
+      ...dependencies.gate,
+      markSent: async (attempt) => {
+        reached.open();
+        await frozen.passed;
+        return dependencies.gate.markSent(attempt);
+      },
+    },
+  };
+  const visit = visitOnce(zombie, 'a');
+  await reached.passed;
+  // Redis is emptied: nobody knows any more whether the attempt was marked.
+  const keys = await test.redis.command((client) => client.keys(`${test.prefix}:*`));
+  await test.redis.command((client) => client.del(keys));
+  await eventually(async () => {
+    await reap(dependencies, DEAD);
+    expect(await ledgerOf(test, 'a')).toMatchObject([{ kind: 'estimate' }]);
+  });
+  frozen.open();
+  expect(await visit).toMatchObject({ kind: 'completed' });
+  expect(models.requests).toHaveLength(1);
+  expect((await ledgerOf(test, 'a')).reduce((sum, row) => sum + row.nanoUsd, 0n)).toBe(COST);
+  expect(await countersOf(test, 'a')).toEqual({ settled: COST.toString(), held: '0' });
+});

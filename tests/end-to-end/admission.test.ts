@@ -5,7 +5,7 @@ import { openFleet } from '../support/fleet.ts';
 const FIVE_DOLLARS = 5_000_000_000n;
 
 it('lets exactly fifty of a hundred tasks through a limit of fifty times their cost', {
-  timeout: 240_000,
+  timeout: 600_000,
 }, async () => {
   await using fleet = await openFleet({ config: ADMISSION_CONFIG });
   const input = { ...TEN_CENTS, maxOutputTokens: 100 };

@@ -5,7 +5,7 @@ import { RACE_PACE, raceCancellations } from '../support/chaos-races.ts';
 import { priceList } from '../support/chaos-storm.ts';
 import { openFleet } from '../support/fleet.ts';
 
-const PATIENCE = { timeout: 240_000 };
+const PATIENCE = { timeout: 600_000 };
 
 it('bills one attempt once when its success and a cancellation race', PATIENCE, async () => {
   await using fleet = await openFleet({ provider: RACE_PACE });

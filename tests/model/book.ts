@@ -254,9 +254,26 @@ export class Book {
       )
         underWay += neededOf(attempt, limit);
     this.#world.require(
-      spent + underWay <= limit.amount,
+      spent + underWay <= this.#largestAmount(limit, interval),
       () => `${show(limit)} is passed by ${hold.request.attemptKey}: settled ${spent}, under way ${underWay}`,
     );
+  }
+
+  /** A limit that was raised since may have let others in. */
+  #largestAmount(limit: BindingLimit, { startMs, endMs }: Interval): bigint {
+    const present = [...this.#holds.values()].filter(
+      ({ heldAtMs }) => heldAtMs >= startMs && heldAtMs < endMs,
+    );
+    return present
+      .flatMap(({ request }) => request.limits)
+      .filter(
+        ({ scope, unit, window }) =>
+          scope.kind === limit.scope.kind &&
+          scope.id === limit.scope.id &&
+          unit === limit.unit &&
+          window === limit.window,
+      )
+      .reduce((most, { amount }) => (amount > most ? amount : most), limit.amount);
   }
 
   /** What must hold of the ledger once all is quiet. */

@@ -14,7 +14,7 @@ const SEEDS = Number(process.env['WEIR_MODEL_SEEDS'] ?? 5_000);
 const FROM = Number(process.env['WEIR_MODEL_FROM'] ?? 1);
 const ONE = process.env['WEIR_MODEL_SEED'];
 /** A slow machine takes this long for a seed. */
-const MS_PER_SEED = 120;
+const MS_PER_SEED = 400;
 
 const newPrefix = () => `model-${randomBytes(4).toString('hex')}`;
 

@@ -1,4 +1,5 @@
-// Counters that say something else than Postgres are found, told and rebuilt; counters that are only behind for a moment are not.
+// Counters that say something else than Postgres are found, told and rebuilt; counters that are only behind for a moment are not, and
+// neither are those of a tenant that is never still.
 
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { createDriftCheck } from '../../src/stores/drift.ts';
@@ -27,18 +28,21 @@ beforeEach(() => {
   n += 1;
 });
 
-function check(pause: () => Promise<void> = () => Promise.resolve()) {
-  return createDriftCheck(test.redis, test.postgres, {
+function check(
+  pause: () => Promise<void> = () => Promise.resolve(),
+  postgres: Parameters<typeof createDriftCheck>[1] = test.postgres,
+) {
+  return createDriftCheck(test.redis, postgres, {
     gate: test.stores.ledger.gate,
     pause,
     lookEveryMs: 1,
   });
 }
 
-function holdOf(name: string): HoldOptions {
+function holdOf(name: string, call = 0): HoldOptions {
   const payer = payerOf(name);
   return {
-    attemptKey: `task-${name}:run:answer:1#0.1.1.0`,
+    attemptKey: `task-${name}:run:answer:${call}#0.1.1.0`,
     payer,
     estimate: estimateOf(DIME),
     limits: [limitOn(payer, 'user', 5n * NANO), limitOn(payer, 'task', 5n * NANO)],
@@ -55,6 +59,7 @@ async function sent(options: HoldOptions) {
 }
 
 const CHARGE = { usage: { ...NO_USAGE, inputTokens: 7 }, nanoUsd: DIME / 2n, source: 'measured' } as const;
+const RELEASED = { nanoUsd: CHARGE.nanoUsd, tokens: 7 };
 
 /** Goes round the whole keyspace once. */
 async function passes(of: ReturnType<typeof check>, times: number) {
@@ -70,19 +75,44 @@ describe('a drift check', () => {
     const checking = check();
     expect(await passes(checking, 4)).toEqual([]);
     await test.stores.ledger.settle(attempt, { outcome: 'ok', charge: CHARGE }, undefined);
-    await test.stores.redisGate.release(attempt, 'settled', { nanoUsd: CHARGE.nanoUsd, tokens: 7 });
+    await test.stores.redisGate.release(attempt, 'settled', RELEASED);
     expect(await passes(checking, 4)).toEqual([]);
   });
 
-  it('does not call a release drift that comes between two looks', async () => {
+  it('finds nothing at the first look while calls begin, end and are released at every moment', async () => {
+    const looked = () => Promise.reject(new Error('one look is enough'));
+    const waiting = await sent(holdOf(`busy-${n}`));
+    await test.stores.ledger.settle(waiting, { outcome: 'ok', charge: CHARGE }, undefined);
+    let calls = 0;
+    // Between what Redis says and what Postgres says one call ends, and another is made, from its hold to its release.
+    const checking = check(looked, {
+      transaction: async (work) => {
+        calls += 1;
+        const attempt = await sent(holdOf(`busy-${n}`, calls));
+        await test.stores.ledger.settle(attempt, { outcome: 'ok', charge: CHARGE }, undefined);
+        await test.stores.redisGate.release(attempt, 'settled', RELEASED);
+        return test.postgres.transaction(work);
+      },
+    });
+    expect(await passes(checking, 4)).toEqual([]);
+    expect(calls).toBeGreaterThan(0);
+    await test.stores.redisGate.release(waiting, 'settled', RELEASED);
+    expect(await passes(checking, 4)).toEqual([]);
+  });
+
+  it('does not call an adjustment drift that reaches Redis between two looks', async () => {
     const options = holdOf(`late-${n}`);
     const attempt = await sent(options);
-    await test.stores.ledger.settle(attempt, { outcome: 'ok', charge: CHARGE }, undefined);
+    const { ledger, redisGate } = test.stores;
+    await ledger.settle(attempt, { outcome: 'ok', charge: CHARGE }, undefined);
+    await redisGate.release(attempt, 'settled', RELEASED);
+    const scopeVersions = await redisGate.scopeVersions(options.payer, 1n);
+    await ledger.adjustLate(attempt, { ...CHARGE, nanoUsd: CHARGE.nanoUsd + 3n });
     let looks = 0;
     const checking = check(async () => {
       looks += 1;
-      if (looks === 3)
-        await test.stores.redisGate.release(attempt, 'settled', { nanoUsd: CHARGE.nanoUsd, tokens: 7 });
+      const change = { adjustKey: 'late', nanoUsd: 3n, tokens: 0, scopeVersions };
+      if (looks === 3) await redisGate.adjust(attempt, 1n, change);
     });
     expect(await passes(checking, 4)).toEqual([]);
     expect(looks).toBeGreaterThanOrEqual(3);

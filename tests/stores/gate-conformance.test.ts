@@ -470,8 +470,25 @@ describe.each(['redis', 'postgres'] as const)('the gate in %s', (store) => {
 
     it('belong to their task by name', async () => {
       const { whole } = await split();
-      for (const shareId of ['a', `${whole.taskId}:`, `${whole.taskId}:a b`, `other:${whole.taskId}:a`])
+      const others = ['a', `${whole.taskId}:`, `${whole.taskId}:a b`, `${whole.taskId}:a:b`];
+      for (const shareId of [...others, `other:${whole.taskId}:a`])
         expect(() => stores.shares.delegate(whole, [{ shareId, nanoUsd: 1n }])).toThrow(RangeError);
+    });
+
+    it('take nothing from a task whose id is the beginning of their own', async () => {
+      const { whole } = await split();
+      const inner = { ...whole, taskId: `${whole.taskId}:inner` };
+      await stores.shares.delegate(inner, [{ shareId: `${inner.taskId}:a`, nanoUsd: NANO }]);
+      const all = [{ shareId: `${whole.taskId}:a`, nanoUsd: NANO }];
+      expect(await stores.shares.delegate(whole, all)).toEqual({ kind: 'delegated' });
+    });
+
+    it('are given by more tasks at once than there are connections', async () => {
+      const tasks = await Promise.all(Array.from({ length: 12 }, () => split()));
+      const given = tasks.map(({ whole }) =>
+        stores.shares.delegate(whole, [{ shareId: `${whole.taskId}:a`, nanoUsd: NANO }]),
+      );
+      expect(await Promise.all(given)).toEqual(tasks.map(() => ({ kind: 'delegated' })));
     });
   });
 

@@ -3,11 +3,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createHydrate, type Hydrate } from '../../src/stores/hydrate.ts';
 import { budgetKeys } from '../../src/stores/keys.ts';
+import type { Attempt } from '../../src/stores/ledger.ts';
 import type { Sql } from '../../src/stores/postgres.ts';
 import { readScopeSums } from '../../src/stores/scope-sums.ts';
 import type { Payer, Scope } from '../../src/task/budget.ts';
 import { NO_USAGE } from '../../src/task/usage.ts';
-import { ALWAYS } from '../../src/task/window.ts';
+import { ALWAYS, toIntervalKey } from '../../src/task/window.ts';
 import { attemptOf, estimateOf, type HoldOptions, holdOnce, limitOn, NANO } from '../support/holds.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
 
@@ -49,6 +50,12 @@ function hydrateFrom(sql: Sql): Hydrate {
     leaseMs: LEASE_MS,
     readSums: ({ tenantId, scope, intervals }) => readScopeSums(sql, tenantId, scope, intervals),
   });
+}
+
+/** The charge of an attempt, as the ledger has it before Redis is told. */
+async function endAt(attempt: Attempt, nanoUsd: bigint): Promise<void> {
+  const charge = { usage: NO_USAGE, nanoUsd, source: 'measured' } as const;
+  await test.stores.ledger.settle(attempt, { outcome: 'ok', charge }, undefined);
 }
 
 /** Postgres with a count of its reads, each of which waits for `until`. */
@@ -149,21 +156,80 @@ describe('hydrate', () => {
     expect((await read())['hydrated']).toBeDefined();
   });
 
-  it('starts again when the scope changed while Postgres was read', async () => {
-    const { payer, request, read, hold } = stage();
-    await holdOnce(test.stores, hold(1));
-    await test.redis.command((client) =>
-      client.hdel(budgetKeys(test.prefix, payer.tenantId).scope('user', 'ada'), 'hydrated'),
-    );
+  it('starts again when an attempt was marked sent while Postgres was read', async () => {
+    const { request, read, hold } = stage();
+    const held = await holdOnce(test.stores, hold(1));
+    if (held.kind !== 'ok') throw new Error(held.kind);
     const gate = Promise.withResolvers<void>();
     const sql = watched(gate.promise);
-    const hydrated = hydrateFrom(sql)(request);
+    // Another interval: what is counted already stays valid, so that the mark is given.
+    const day = { startMs: held.heldAtMs - 1, endMs: held.heldAtMs + 86_400_000 };
+    const hydrated = hydrateFrom(sql)({ ...request, intervals: [day] });
     await expect.poll(() => sql.reads).toBe(1);
-    await test.stores.redisGate.release(hold(1), 'void', { nanoUsd: 0n, tokens: 0 });
+    await test.stores.ledger.intent(attemptOf(hold(1), held.heldAtMs), undefined);
+    expect(await test.stores.redisGate.markSent(hold(1), 1n)).toBe(true);
     gate.resolve();
     await hydrated;
     expect(sql.reads).toBe(2);
-    expect(await read()).toMatchObject({ 'usd:held': '0' });
+    expect(await read()).toMatchObject({ [`${toIntervalKey(day)}:usd:held`]: DIME.toString() });
+  });
+
+  it.each(['known', 'lost'] as const)(
+    'counts what calls took that ended while Postgres was read, their records %s to Redis, and reads it once',
+    async (record) => {
+      const { payer, key, request, read, hold } = stage();
+      const { ledger, redisGate } = test.stores;
+      const attempts = [];
+      for (const n of [1, 2, 3, 4]) {
+        const held = await holdOnce(test.stores, hold(n));
+        if (held.kind !== 'ok') throw new Error(held.kind);
+        attempts.push(attemptOf(hold(n), held.heldAtMs));
+      }
+      const [settled, voided, open, before] = attempts;
+      if (!settled || !voided || !open || !before) throw new Error('no attempts');
+      for (const attempt of attempts) await ledger.intent(attempt, undefined);
+      await endAt(before, 5n);
+      await test.redis.command((client) => client.hdel(key, 'hydrated'));
+      if (record === 'lost')
+        await test.redis.command((client) => client.del(budgetKeys(test.prefix, payer.tenantId).holds));
+      const gate = Promise.withResolvers<void>();
+      const sql = watched(gate.promise);
+      const hydrated = hydrateFrom(sql)(request);
+      await expect.poll(() => sql.reads).toBe(1);
+      await redisGate.release(before, 'settled', { nanoUsd: 5n, tokens: 0 });
+      await endAt(settled, 7n);
+      await redisGate.release(settled, 'settled', { nanoUsd: 7n, tokens: 0 });
+      await redisGate.release(voided, 'void', { nanoUsd: 0n, tokens: 0 });
+      gate.resolve();
+      await hydrated;
+      expect(sql.reads).toBe(1);
+      const expected = { 'usd:settled': '12', 'usd:held': DIME.toString() };
+      expect(await read()).toMatchObject(expected);
+      expect(await read()).not.toHaveProperty('ended');
+      await redisGate.release(settled, 'settled', { nanoUsd: 7n, tokens: 0 });
+      expect(await read()).toMatchObject(expected);
+      await redisGate.release(open, 'settled', { nanoUsd: 1n, tokens: 0 });
+      expect(await read()).toMatchObject({ 'usd:settled': '13', 'usd:held': '0' });
+    },
+  );
+
+  it('forgets what ended during a rebuild that failed', async () => {
+    const { key, request, read, hold } = stage();
+    const held = await holdOnce(test.stores, hold(1));
+    if (held.kind !== 'ok') throw new Error(held.kind);
+    const attempt = attemptOf(hold(1), held.heldAtMs);
+    await test.stores.ledger.intent(attempt, undefined);
+    await test.redis.command((client) => client.hdel(key, 'hydrated'));
+    const gate = Promise.withResolvers<void>();
+    const sql = watched(gate.promise);
+    const failed = hydrateFrom(sql)(request);
+    await expect.poll(() => sql.reads).toBe(1);
+    await endAt(attempt, 7n);
+    await test.stores.redisGate.release(attempt, 'settled', { nanoUsd: 7n, tokens: 0 });
+    gate.reject(new Error('postgres is away'));
+    await expect(failed).rejects.toThrow('postgres is away');
+    await hydrateFrom(watched())(request);
+    expect(await read()).toMatchObject({ 'usd:settled': '7', 'usd:held': '0' });
   });
 
   it('does not trust the counters of another server or generation', async () => {

@@ -259,6 +259,20 @@ describe("a task's own limits", () => {
     await begin('raised', 'run-1', { limits: [hardLimit('usd', 2n)] });
     expect(await test.stores.limits.get('acme', scope('raised'))).toEqual([hardLimit('usd', 99n)]);
   });
+
+  it('are those of its run when an id is used again whose run before spent nothing', async () => {
+    const limitsOf = (id: string) => test.stores.limits.get('acme', { kind: 'task', id });
+    for (const id of ['direct', 'queued']) {
+      await begin(id, 'run-1', { limits: [hardLimit('usd', 1n)] });
+      await test.stores.tasks.end({ taskId: id, runId: 'run-1' }, { status: 'failed' }, []);
+    }
+    await begin('direct', 'run-2', { limits: [hardLimit('usd', 100n)] });
+    expect(await limitsOf('direct')).toEqual([hardLimit('usd', 100n)]);
+    expect(await test.stores.tasks.queue(newTask('queued'))).toBe(true);
+    expect(await limitsOf('queued')).toBeUndefined();
+    await begin('queued', 'run-2', { limits: [hardLimit('usd', 100n)] });
+    expect(await limitsOf('queued')).toEqual([hardLimit('usd', 100n)]);
+  });
 });
 
 describe('list', () => {

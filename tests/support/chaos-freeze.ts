@@ -1,6 +1,6 @@
 // A worker that stops in mid-stream as if its machine slept, is taken for dead, and wakes up when its call was answered by another one.
 
-import { type Comparison, compareCharges } from '../../dev/oracle/compare.ts';
+import { type Comparison, compareCharges, isUnheard } from '../../dev/oracle/compare.ts';
 import type { LoggedRequest } from '../../dev/simulated-provider/request-log.ts';
 import { startSimulatedProvider } from '../../dev/simulated-provider/server.ts';
 import { idle } from './chaos-counters.ts';
@@ -63,6 +63,7 @@ export async function freezeAndThaw(fleet: Fleet, freezes: number): Promise<Free
     rows: await fleet.test.stores.accounts.rows({ taskIds }),
     pricesOf: priceList(),
     mayBeEstimated: (key) => frozen.has(key),
+    mayBeUnsent: isUnheard,
     answeredTasks: taskIds,
   });
   return { ...comparison, freezes, tasks: taskIds.length, frozenAttempts: frozen.size };

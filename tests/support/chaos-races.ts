@@ -23,6 +23,7 @@ const FIRST_AIM_MS = 300;
 const STEP_MS = 100;
 const JITTER_MS = 300;
 const AT_ONCE = 4;
+const PATIENCE_MS = 120_000;
 
 /** `fleet` has a worker, and a provider of the pace above. */
 export async function raceCancellations(fleet: Fleet, races: number, seed: number): Promise<RaceReport> {
@@ -59,7 +60,7 @@ async function race(fleet: Fleet, taskId: string, momentMs: number): Promise<str
       .find((one) => one.attemptKey?.startsWith(`${taskId}:`) && one.outputTokensSent > 0);
     if (typeof streaming?.attemptKey !== 'string') throw new Error(`no stream of ${taskId} yet`);
     return streaming.attemptKey;
-  });
+  }, PATIENCE_MS);
   await delay(momentMs);
   await fleet.tasks.cancel(taskId);
   // Ended as completed or as cancelled: both are right.
@@ -68,5 +69,5 @@ async function race(fleet: Fleet, taskId: string, momentMs: number): Promise<str
     const result = await fleet.test.stores.ledger.result(toCallKeyOfAttempt(attemptKey));
     if (result === undefined) throw new Error(`${taskId} has no result`);
     return result.status;
-  });
+  }, PATIENCE_MS);
 }

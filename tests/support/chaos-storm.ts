@@ -2,7 +2,7 @@
 // ledger is held against what the providers saw.
 
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Comparison, compareCharges } from '../../dev/oracle/compare.ts';
+import { type Comparison, compareCharges, isUnheard } from '../../dev/oracle/compare.ts';
 import { seededChance } from '../../dev/simulated-provider/duration.ts';
 import { TaskExistsError } from '../../src/client/task-client.ts';
 import { loadConfig } from '../../src/config.ts';
@@ -64,11 +64,11 @@ export const STORM_FLEET = {
   env: { WEIR_BUDGET_DRIFT_INTERVAL: '24h' },
 } as const;
 
-/** Shorter than the defaults, so that a lost attempt is noticed in two seconds; the long runs use the defaults. */
+/** Shorter than the defaults, so that a lost attempt is noticed in three seconds; the long runs use the defaults. */
 export const IMPATIENT = {
-  WEIR_CALL_HEARTBEAT_TIMEOUT: '2s',
-  WEIR_CALL_LEASE: '2s',
-  WEIR_CALL_LEASE_RENEWAL: '500ms',
+  WEIR_CALL_HEARTBEAT_TIMEOUT: '3s',
+  WEIR_CALL_LEASE: '3s',
+  WEIR_CALL_LEASE_RENEWAL: '750ms',
 } as const;
 
 /** Submits, breaks, waits until every task has ended and nothing is held, and compares. */
@@ -91,7 +91,7 @@ export async function storm(fleet: Fleet, options: StormOptions): Promise<StormR
     rows: await fleet.test.stores.accounts.rows({ taskIds }),
     pricesOf: priceList(fleet.configDir),
     mayBeEstimated: workers.mayBeLost,
-    mayBeUnsent: workers.mayBeLost,
+    mayBeUnsent: (row) => workers.mayBeLost(row.attemptKey) || isUnheard(row),
     answeredTasks: taskIds,
   });
   return {

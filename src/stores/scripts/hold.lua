@@ -134,7 +134,7 @@ if refused then return refused end
 if waiting then return waiting end
 
 if older then
-  moveOut(older, scopes, '0', '0')
+  moveOut(newest, older, scopes, '0', '0')
   call('HDEL', KEYS[1], newest)
   call('ZREM', KEYS[2], newest)
   call('SET', KEYS[5 + scopeCount], 'void', 'PX', ttlMs)

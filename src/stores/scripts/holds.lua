@@ -1,7 +1,7 @@
 -- Shared by the scripts of one tenant's slot; each script file is appended to this text.
 --
 -- A scope is a hash: hydrated ('<generation>:<run id>'), version (the token of its last rebuild), hydrating ('<token>|<until ms>'),
---   intervals ('<interval>;<interval>;', the ones that are counted) and for each of them
+--   ended ('<attempt key> <nano> <tokens>;...', what ended during the rebuild that is under way), intervals ('<interval>;<interval>;', the ones that are counted) and for each of them
 --   <interval>:token (of the rebuild that made it), <interval>:usd:settled, :usd:held, :tokens:settled, :tokens:held.
 -- An interval is 'all', or '<start>-<end>' in milliseconds: Lua knows no time zones. Every hydrated interval of a scope counts every
 -- call, whoever asked for its limit, so that counters do not depend on who knows which limits.
@@ -29,6 +29,15 @@ end
 -- Changes of a scope make a rebuild that is under way start again: it may have read Postgres before the change.
 local function disturb(key)
   redis.call('HDEL', key, 'hydrating')
+end
+
+-- The end of an attempt does not: a rebuild that has read it as started is told here what became of it, and any other has read its charge.
+-- A tenant whose calls end all the time would never be rebuilt else.
+local function noteEnd(key, attemptKey, costNano, tokens)
+  local found = redis.call('HMGET', key, 'hydrating', 'ended')
+  if found[1] then
+    redis.call('HSET', key, 'ended', (found[2] or '') .. attemptKey .. ' ' .. costNano .. ' ' .. tokens .. ';')
+  end
 end
 
 local function covers(interval, ms)
@@ -73,17 +82,17 @@ local function negated(integerText)
 end
 
 -- Takes a hold off its counters and adds what was charged instead. One HSET of sums costs half of what as many HINCRBY do.
-local function moveOut(record, scopes, costNano, tokens)
+local function moveOut(attemptKey, record, scopes, costNano, tokens)
   local heldNano, heldTokens, moreNano, moreTokens = -record.nano, -record.tokens, costNano + 0, tokens + 0
   for _, entry in ipairs(record.scopes) do
     local index = scopeIndex(scopes, entry[1], entry[2])
     if index then
       local key = scopes[index].key
-      if not entry[4] then disturb(key) end
+      local isRebuilding = not entry[4]
       for at = 4, #entry, 2 do
         local names = namesOf(entry[at])
         local found = redis.call('HMGET', key, names[1], names[2], names[3], names[4], names[5], 'hydrating')
-        if found[6] then disturb(key) end
+        if found[6] then isRebuilding = true end
         if found[5] == entry[at + 1] then
           local settledUsd, heldUsd = sumOf(found[1], moreNano), sumOf(found[2], heldNano)
           local settledTokens, stillHeldTokens = sumOf(found[3], moreTokens), sumOf(found[4], heldTokens)
@@ -97,6 +106,7 @@ local function moveOut(record, scopes, costNano, tokens)
           end
         end
       end
+      if isRebuilding then noteEnd(key, attemptKey, costNano, tokens) end
     end
   end
 end

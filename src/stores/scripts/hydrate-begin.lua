@@ -14,6 +14,7 @@ if under then
   local untilMs = tonumber(string.match(under, '|(%d+)$'))
   if untilMs and untilMs > now then return 'BUSY' end
 end
+redis.call('HDEL', KEYS[1], 'ended')
 redis.call('HSET', KEYS[1], 'hydrating', string.format('%s|%.0f', ARGV[1], now + tonumber(ARGV[4])))
 redis.call('PEXPIRE', KEYS[1], SCOPE_TTL_MS)
 return 'OK'

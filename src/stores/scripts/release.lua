@@ -11,9 +11,9 @@ if not text and redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
 redis.call('SET', KEYS[3], marker, 'PX', ttlMs)
 redis.call('ZREM', KEYS[2], attemptKey)
 if not text then
-  for _, scope in ipairs(scopes) do disturb(scope.key) end
+  for _, scope in ipairs(scopes) do noteEnd(scope.key, attemptKey, cost, tokens) end
   return 2
 end
-moveOut(cjson.decode(text), scopes, cost, tokens)
+moveOut(attemptKey, cjson.decode(text), scopes, cost, tokens)
 redis.call('HDEL', KEYS[1], attemptKey)
 return 1

@@ -34,7 +34,7 @@ if record.sent ~= 'no' or record.run ~= runId then
   if record.sent ~= 'yes' then forgetUncounted(record) end
   return { 'SENT', record.seen }
 end
-moveOut(record, scopes, '0', '0')
+moveOut(attemptKey, record, scopes, '0', '0')
 redis.call('HDEL', KEYS[1], attemptKey)
 redis.call('ZREM', KEYS[2], attemptKey)
 redis.call('SET', KEYS[3], 'void', 'PX', ttlMs)
