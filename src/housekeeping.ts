@@ -12,6 +12,7 @@ import { reconcile } from './reconcile.ts';
 import { createDriftCheck, type DriftCheck } from './stores/drift.ts';
 import type { Postgres } from './stores/postgres.ts';
 import type { Redis } from './stores/redis.ts';
+import { takesWrites } from './stores/redis-away.ts';
 import type { Stores } from './stores/stores.ts';
 
 export type HousekeepingOptions = {
@@ -87,11 +88,7 @@ export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
 async function returnGates({ redis, stores, calls, returnAfterMs, log }: HousekeepingOptions): Promise<void> {
   if (stores.gate.connectedForMs() < calls.settings.leaseMs) return;
   // Connected is not served: a server that loads its snapshot is asked again at the next interval.
-  const isServed = await redis.ping().then(
-    () => true,
-    () => false,
-  );
-  if (!isServed) return;
+  if (!(await takesWrites(redis))) return;
   const returned = await stores.gate.returnToRedis(returnAfterMs);
   if (returned > 0) log.info('budgets are held in redis again', { tenants: returned });
 }

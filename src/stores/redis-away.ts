@@ -10,6 +10,16 @@ function isTelling(error: unknown): boolean {
   return error.name === 'ReplyError';
 }
 
+/** Whether Redis takes a write. A ping tells nothing of that: a replica answers it, and so does a server that has no memory left. */
+export async function takesWrites(redis: Pick<Redis, 'command' | 'prefix'>): Promise<boolean> {
+  return redis
+    .command((client) => client.set(`${redis.prefix}:writable`, '1', 'PX', 1_000))
+    .then(
+      () => true,
+      () => false,
+    );
+}
+
 export function createIsRedisAway(redis: Pick<Redis, 'ping'>): (error: unknown) => Promise<boolean> {
   return async (error) => {
     if (!isRedisOutage(error)) return false;

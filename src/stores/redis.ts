@@ -108,12 +108,13 @@ export async function checkRedis(redis: Redis, options: RedisOptions, timeoutMs 
     );
 }
 
+/** Loading, a replica, out of memory, unable to write its snapshot, without its replicas, its master or its cluster, or in a script. */
+const CANNOT_SERVE = /^(LOADING|READONLY|OOM|MISCONF|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|BUSY)\b/;
+
 /** Whether an error says that Redis is away or cannot serve, and not that a command was wrong. */
 export function isRedisOutage(error: unknown): boolean {
   if (!(error instanceof Error)) return false;
-  return (
-    error.name !== 'ReplyError' || /^(LOADING|READONLY|OOM|MASTERDOWN|CLUSTERDOWN|BUSY)\b/.test(error.message)
-  );
+  return error.name !== 'ReplyError' || CANNOT_SERVE.test(error.message);
 }
 
 async function run(

@@ -1,12 +1,12 @@
 import { expect, it } from 'vitest';
-import { ADMISSION_CONFIG, type AdmissionReport, admission, TEN_CENTS } from '../support/chaos-admission.ts';
+import { ADMISSION_FLEET, type AdmissionReport, admission, TEN_CENTS } from '../support/chaos-admission.ts';
 import { openFleet } from '../support/fleet.ts';
 
 const TASKS = Number(process.env['WEIR_FAULT_TASKS'] ?? 1_000);
 const FIVE_DOLLARS = 5_000_000_000n;
 
 it('lets exactly fifty of many tasks through a limit of fifty times their cost', async ({ task }) => {
-  await using fleet = await openFleet({ config: ADMISSION_CONFIG });
+  await using fleet = await openFleet(ADMISSION_FLEET);
   const input = { ...TEN_CENTS, maxOutputTokens: 100 };
   const report = await admission(fleet, { tasks: TASKS, clients: 4, workers: 3, input });
   task.meta.figures = figuresOf(report);
@@ -16,7 +16,7 @@ it('lets exactly fifty of many tasks through a limit of fifty times their cost',
 });
 
 it('refuses nobody while the largest answer would fit beside what was settled', async ({ task }) => {
-  await using fleet = await openFleet({ config: ADMISSION_CONFIG });
+  await using fleet = await openFleet(ADMISSION_FLEET);
   const report = await admission(fleet, { tasks: TASKS, clients: 4, workers: 3, input: TEN_CENTS });
   task.meta.figures = figuresOf(report);
   // Each may cost $1.00 and costs $0.10: the last one is let in at $4.00.

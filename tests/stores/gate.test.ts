@@ -74,7 +74,22 @@ describe('hydrate', () => {
     expect(await stores.redisGate.markSent(held, 1n)).toBe(false);
   });
 
-  it('starts again when a hold ended while Postgres was read', async () => {
+  it('marks nothing that another server process held, also where no scope has a limit', async () => {
+    await using test = await openTestStores();
+    const { stores } = test;
+    const held = options(1, { limits: [] });
+    await holdOnce(stores, held);
+    const { holds } = budgetKeys(test.prefix, held.payer.tenantId);
+    const text = (await test.redis.command((client) => client.hget(holds, held.attemptKey))) ?? '';
+    // As a snapshot has it that was taken before somebody took the hold away.
+    const record = JSON.stringify({ ...JSON.parse(text), run: 'another-server' });
+    await test.redis.command((client) => client.hset(holds, held.attemptKey, record));
+    expect(await stores.redisGate.markSent(held, 1n)).toBe(false);
+    await test.redis.command((client) => client.hset(holds, held.attemptKey, text));
+    expect(await stores.redisGate.markSent(held, 1n)).toBe(true);
+  });
+
+  it('counts right what ended while Postgres was read', async () => {
     await using test = await openTestStores();
     const { stores } = test;
     const limits = [limitOn(payerOf('a'), 'user', 5n * NANO)];

@@ -17,6 +17,7 @@ import {
   type Redis,
   type RedisOptions,
 } from '../../src/stores/redis.ts';
+import { takesWrites } from '../../src/stores/redis-away.ts';
 import { eventually } from '../support/eventually.ts';
 import { QUIET } from '../support/stores.ts';
 
@@ -121,6 +122,31 @@ describe('createRedis', () => {
     server.child.signal('SIGCONT');
     expect(isRedisOutage(error)).toBe(true);
     await eventually(() => redis.ping());
+  });
+
+  it.each([
+    ['has no memory left', ['maxmemory', '1'], ['maxmemory', '0']],
+    ['misses its replicas', ['min-replicas-to-write', '1'], ['min-replicas-to-write', '0']],
+  ] as const)('is as good as away while it %s, although it answers', async (_, broken, whole) => {
+    await using redis = await open();
+    expect(await takesWrites(redis)).toBe(true);
+    await redis.command((client) => client.config('SET', ...broken));
+    const refused = redis.run(
+      loadScript('holds', 'release'),
+      ['h', 'l', 'd'],
+      ['a', 'void', '0', 0, 1_000, 0],
+    );
+    await expect(refused).rejects.toSatisfy(isRedisOutage);
+    await redis.ping();
+    expect(await takesWrites(redis)).toBe(false);
+    await redis.command((client) => client.config('SET', ...whole));
+    expect(await takesWrites(redis)).toBe(true);
+  });
+
+  it('is as good as away while it cannot write its snapshot', () => {
+    const message =
+      'MISCONF Redis is configured to save RDB snapshots, but is currently unable to persist to disk.';
+    expect(isRedisOutage(Object.assign(new Error(message), { name: 'ReplyError' }))).toBe(true);
   });
 
   it('fails a command that was under way when the connection broke, and sends it to no other server', async () => {

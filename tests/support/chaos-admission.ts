@@ -30,7 +30,7 @@ export type AdmissionReport = {
 };
 
 /** What the price list must say: input costs nothing, so that a call costs its output alone, $0.001 a token. */
-export const ADMISSION_CONFIG = {
+const CONFIG = {
   'models.yaml': `
 models:
   simulated/plain:
@@ -49,6 +49,9 @@ budgets:
   task: []
 `,
 } as const;
+
+/** On a slow machine fifty calls take longer than anybody would wait for the holds of others, and who waits is not to be refused. */
+export const ADMISSION_FLEET = { config: CONFIG, env: { WEIR_BUDGET_HELD_WAIT: '10m' } } as const;
 
 /** A query whose answer has a hundred tokens: $0.10. */
 export const TEN_CENTS = {
