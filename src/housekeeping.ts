@@ -122,6 +122,7 @@ function retentionJobs(
   return [
     ['ledger-retention', RETENTION_INTERVAL_MS, () => retention.dropOldPartitions(before(keep.ledgerMs))],
     ['text-retention', RETENTION_INTERVAL_MS, () => retention.dropOldTexts(before(keep.textsMs))],
+    ['note-retention', RETENTION_INTERVAL_MS, () => retention.dropOldNotes(before(keep.textsMs))],
     ['event-retention', RETENTION_INTERVAL_MS, () => retention.dropOldEvents(before(keep.eventsMs))],
   ];
 }

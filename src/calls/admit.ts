@@ -36,6 +36,7 @@ export async function admit(
 ): Promise<Admission> {
   const early = await earlyRefusal(dependencies, request, estimate);
   if (early !== undefined) return { kind: 'outcome', outcome: early };
+  const changesBefore = dependencies.spendBreaker.changes();
   const limits = await dependencies.limits.binding(request.payer);
   const held = await hold(
     dependencies,
@@ -45,7 +46,10 @@ export async function admit(
   );
   if (held.kind === 'done') return { kind: 'again' };
   if (held.kind !== 'ok') {
-    const outcome = await exceededOutcome(dependencies, request, held, held.estimate);
+    const outcome = await exceededOutcome(dependencies, request, held, {
+      estimate: held.estimate,
+      changesBefore,
+    });
     return { kind: 'outcome', outcome };
   }
   const { attempt } = held;

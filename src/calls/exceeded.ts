@@ -17,8 +17,9 @@ export async function exceededOutcome(
   dependencies: CallDependencies,
   request: CallRequest,
   refusal: GateRefusal,
-  estimate: Estimate,
+  at: { readonly estimate: Estimate; readonly changesBefore: number },
 ): Promise<CallOutcome> {
+  const { estimate } = at;
   const failure = toBudgetExceeded(refusal, estimate);
   const limit = toBudgetName(failure);
   if (refusal.kind === 'crowded' && !request.heldWaitOver) {
@@ -26,7 +27,7 @@ export async function exceededOutcome(
     return { kind: 'held', ms: Math.ceil(ms * (0.75 + Math.random() / 2)), limit, failure };
   }
   dependencies.meter.refused({ scope: failure.scope, reason: failure.unit });
-  dependencies.spendBreaker.refused(request.payer, refusal, estimate);
+  dependencies.spendBreaker.refused(request.payer, refusal, at);
   await dependencies.limits.noteRefusal(request.payer.tenantId, failure);
   switch (request.onExceeded) {
     case 'refuse':

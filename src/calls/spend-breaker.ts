@@ -32,7 +32,11 @@ const MAX_REMEMBERED = 10_000;
 export function createSpendBreaker(settings: SpendBreakerSettings, now: () => number = Date.now) {
   // By scope, then by limit: two limits of one scope have nothing to do with each other.
   const remembered = new Map<string, Map<string, Remembered>>();
+  let changes = 0;
   return {
+    /** Read before the limits are: what they refuse after somebody changed them says nothing of the new ones. */
+    changes: (): number => changes,
+
     /** The refusal that a call would meet, while the breaker of one of its limits is open. */
     refusalOf(payer: Payer, estimate: Estimate): GateRefusal | undefined {
       if (!settings.enabled || remembered.size === 0) return undefined;
@@ -44,8 +48,12 @@ export function createSpendBreaker(settings: SpendBreakerSettings, now: () => nu
     },
 
     /** Tells of a refusal by the stores. Only settled spend counts: holds of others may go any moment. */
-    refused(payer: Payer, refusal: GateRefusal, estimate: Estimate): void {
-      if (!settings.enabled || refusal.kind !== 'refused') return;
+    refused(
+      payer: Payer,
+      refusal: GateRefusal,
+      { estimate, changesBefore }: { readonly estimate: Estimate; readonly changesBefore: number },
+    ): void {
+      if (!settings.enabled || refusal.kind !== 'refused' || changesBefore !== changes) return;
       const scope = nameOf(payer.tenantId, refusal.limit.scope);
       if (remembered.size >= MAX_REMEMBERED && !remembered.has(scope)) remembered.clear();
       const limits = remembered.get(scope) ?? new Map<string, Remembered>();
@@ -56,6 +64,7 @@ export function createSpendBreaker(settings: SpendBreakerSettings, now: () => nu
 
     /** Somebody changed a limit of the tenant, or may have (undefined: of any). */
     forget(tenantId: string | undefined): void {
+      changes += 1;
       if (tenantId === undefined) {
         remembered.clear();
         return;

@@ -18,11 +18,7 @@ export type OwnTaskLimits = {
  * under the same id. Somebody's change of a queued task's limits stays.
  */
 export async function setOwnLimits(sql: Sql, { tenantId, taskId, limits }: OwnTaskLimits): Promise<void> {
-  const { rows } = await sql.query<{ nano: bigint; tokens: bigint }>(
-    settledSums('task', ALWAYS, ['$3', '$4']),
-    [tenantId, taskId, ...bounds(ALWAYS)],
-  );
-  const spent = rows[0] ?? { nano: 0n, tokens: 0n };
+  const spent = await spentBefore(sql, tenantId, taskId);
   const isFirst = spent.nano === 0n && spent.tokens === 0n;
   const stored = limits.map((limit) =>
     toStored({ ...limit, amount: limit.amount + (limit.unit === 'usd' ? spent.nano : spent.tokens) }),
@@ -32,6 +28,28 @@ export async function setOwnLimits(sql: Sql, { tenantId, taskId, limits }: OwnTa
      on conflict (tenant_id, scope, scope_id) ${isFirst ? 'do nothing' : 'do update set limits = excluded.limits, updated_at = now()'}`,
     [tenantId, taskId, JSON.stringify(stored)],
   );
+}
+
+/** What earlier runs have settled, and what they have under way: that settles on top of the new run's spend. */
+async function spentBefore(
+  sql: Sql,
+  tenantId: string,
+  taskId: string,
+): Promise<{ nano: bigint; tokens: bigint }> {
+  const settled = await sql.query<{ nano: bigint; tokens: bigint }>(
+    settledSums('task', ALWAYS, ['$3', '$4']),
+    [tenantId, taskId, ...bounds(ALWAYS)],
+  );
+  const held = await sql.query<{ nano: bigint; tokens: bigint }>(
+    `select coalesce(sum(estimate_nano_usd), 0) as nano, coalesce(sum(estimate_tokens), 0) as tokens
+     from attempts where state = 'started' and tenant_id = $1 and task_id = $2`,
+    [tenantId, taskId],
+  );
+  const [before, open] = [settled.rows[0], held.rows[0]];
+  return {
+    nano: (before?.nano ?? 0n) + (open?.nano ?? 0n),
+    tokens: (before?.tokens ?? 0n) + (open?.tokens ?? 0n),
+  };
 }
 
 /** Those of a run that is over. Processes forget what they remember of refusals. */

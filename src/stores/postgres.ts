@@ -35,6 +35,8 @@ export type PostgresOptions = {
 
 const TRANSACTION_TRIES = 5;
 const NETWORK_MARGIN_MS = 2_000;
+/** Jobs of housekeeping that one process does at a time, at most. */
+const MAX_LOCKS = 16;
 const RETRIED_CODES: ReadonlySet<unknown> = new Set(['40001', '40P01']);
 
 // int8 comes as text by default; every bigint here is money or a count and becomes a bigint, never a float.
@@ -44,9 +46,29 @@ types.setTypeParser(pg.types.builtins.NUMERIC, (text) => BigInt(text.split('.')[
 
 /** Opens a pool. Connections are made on demand, so that this never fails by itself. */
 export function createPostgres(options: PostgresOptions, log: Logger): Postgres {
+  const pool = openPool(options, options.poolSize, log);
+  // A job that holds a lock needs connections for its work: from one pool, jobs that begin together would wait for each other.
+  const locks = openPool(options, MAX_LOCKS, log);
+
+  const query: Sql['query'] = (text, values) =>
+    pool.query(text, values === undefined ? undefined : [...values]);
+  return {
+    query,
+    transaction: (work, limits = {}) => transaction(pool, work, limits),
+    exclusively: (name, work) => exclusively(locks, `${options.schema}.${name}`, work),
+    ping: async () => {
+      await query('select 1');
+    },
+    close: async () => {
+      await Promise.all([pool.end(), locks.end()]);
+    },
+  };
+}
+
+function openPool(options: PostgresOptions, max: number, log: Logger): pg.Pool {
   const pool = new pg.Pool({
     connectionString: options.url,
-    max: options.poolSize,
+    max,
     connectionTimeoutMillis: 3_000,
     statement_timeout: options.statementTimeoutMs,
     // The server's own limit never comes through a network that went silent.
@@ -63,18 +85,7 @@ export function createPostgres(options: PostgresOptions, log: Logger): Postgres 
   pool.on('connect', (client) =>
     client.on('error', (error) => log.debug('postgres connection lost', { error })),
   );
-
-  const query: Sql['query'] = (text, values) =>
-    pool.query(text, values === undefined ? undefined : [...values]);
-  return {
-    query,
-    transaction: (work, limits = {}) => transaction(pool, work, limits),
-    exclusively: (name, work) => exclusively(pool, `${options.schema}.${name}`, work),
-    ping: async () => {
-      await query('select 1');
-    },
-    close: () => pool.end(),
-  };
+  return pool;
 }
 
 /** Brings the schema up to date; waits when another process is at it. */

@@ -16,6 +16,8 @@ export type Retention = ReturnType<typeof createRetention>;
 
 const TASKS_PER_BATCH = 500;
 const EVENTS_PER_BATCH = 5_000;
+/** A month in the zone that has the longest. */
+const LONGEST_WINDOW_MS = 32 * 86_400_000;
 /** How long traffic on the ledger may wait behind the lock that a drop asks for. */
 const LOCK_FOR_MS = 1_000;
 
@@ -47,6 +49,22 @@ export function createRetention(postgres: Postgres) {
         return rowCount ?? 0;
       });
       return { tasks, calls };
+    },
+
+    /** Removes warnings of windows that are over, and what was noted of limits of tasks that have ended. */
+    async dropOldNotes(olderThan: Date): Promise<void> {
+      await postgres.query("delete from budget_thresholds where interval_key <> 'all' and at < $1", [
+        new Date(Math.min(olderThan.getTime(), Date.now() - LONGEST_WINDOW_MS)),
+      ]);
+      const ended = `(select task_id from tasks where ended_at < $1)`;
+      await postgres.query(`delete from budget_refusals where scope = 'task' and scope_id in ${ended}`, [
+        olderThan,
+      ]);
+      await postgres.query(
+        `delete from budgets where updated_at < $1 and (scope = 'task' and scope_id in ${ended}
+           or scope = 'share' and regexp_replace(scope_id, ':[^:]*$', '') in ${ended})`,
+        [olderThan],
+      );
     },
 
     /**

@@ -168,7 +168,14 @@ async function sleepFor(
     waiting: { reason: limit, until: new Date(now() + ms).toISOString() },
   });
   const wait = () => call.news.wait(ms, { limit, seen });
-  await (outcome.kind === 'budget_wait' ? parked(call, journey, wait) : wait());
+  if (outcome.kind !== 'budget_wait') return wait();
+  await parked(call, journey, wait);
+  // In the next window the holds of others are waited for anew.
+  Object.assign(journey, {
+    heldWaits: 0,
+    heldWaitLeftMs: call.settings.heldWaitMs,
+    heldWaitOver: false,
+  });
 }
 
 /** Time that is spent on a window or a person is none of the call's own. */

@@ -20,7 +20,8 @@ function stage(settings: Partial<typeof SETTINGS> = {}) {
   const clock = { ms: 1_000_000 };
   const breaker = createSpendBreaker({ ...SETTINGS, ...settings }, () => clock.ms);
   const refuse = (times: number, nano = 10n, what = refusal()) => {
-    for (let n = 0; n < times; n += 1) breaker.refused(PAYER, what, estimateOf(nano));
+    for (let n = 0; n < times; n += 1)
+      breaker.refused(PAYER, what, { estimate: estimateOf(nano), changesBefore: breaker.changes() });
   };
   const isRefused = (nano: bigint, payer = PAYER) => breaker.refusalOf(payer, estimateOf(nano)) !== undefined;
   return { clock, breaker, refuse, isRefused };
@@ -88,6 +89,15 @@ describe('a spend breaker', () => {
   it('does not count what only the holds of others stood in the way of', () => {
     const { refuse, isRefused } = stage();
     refuse(9, 10n, { ...refusal(), kind: 'crowded' });
+    expect(isRefused(10n)).toBe(false);
+  });
+
+  it('does not count a refusal by limits that were changed meanwhile', () => {
+    const { breaker, isRefused } = stage();
+    const changesBefore = breaker.changes();
+    breaker.forget(PAYER.tenantId);
+    for (let n = 0; n < 9; n += 1)
+      breaker.refused(PAYER, refusal(), { estimate: estimateOf(10n), changesBefore });
     expect(isRefused(10n)).toBe(false);
   });
 

@@ -330,3 +330,20 @@ describe('a transaction with a limit of its own', () => {
     }
   });
 });
+
+describe('jobs under locks', () => {
+  it('get connections for their work however many begin together', async () => {
+    const narrow = open(1);
+    try {
+      const names = Array.from({ length: 8 }, (_, n) => `job-${n}`);
+      const done = await Promise.all(
+        names.map((name) =>
+          narrow.exclusively(name, () => narrow.query<{ name: string }>('select $1::text as name', [name])),
+        ),
+      );
+      expect(done.map((answer) => answer?.rows[0]?.name)).toEqual(names);
+    } finally {
+      await narrow.close();
+    }
+  });
+});

@@ -360,3 +360,60 @@ describe('dropOldTexts and dropOldEvents', () => {
     expect(await test.stores.retention.dropOldTexts(monthAgo)).toEqual({ tasks: 1_100, calls: 0 });
   });
 });
+
+describe('dropping old notes', () => {
+  it('forgets warnings of windows that are over and limits of tasks that have ended, and nothing else', async () => {
+    const old = new Date(Date.now() - 100 * 86_400_000);
+    await test.postgres.query('truncate budgets, budget_refusals, budget_thresholds');
+    for (const id of ['ended:1', 'open'])
+      await test.postgres.query(
+        `insert into tasks (task_id, tenant_id, user_id, status, phase, strategy, priority, input, ended_at)
+         values ($1, 'acme', 'ada', 'x', 'x', 'simple', 'normal', '{}', $2)`,
+        [id, id === 'open' ? null : old],
+      );
+    const scopes: readonly (readonly [string, string])[] = [
+      ['user', 'ended:1'],
+      ['task', 'ended:1'],
+      ['task', 'open'],
+      ['share', 'ended:1:part'],
+      ['share', 'open:part'],
+    ];
+    for (const [scope, id] of scopes) {
+      await test.postgres.query(
+        `insert into budgets (tenant_id, scope, scope_id, limits, updated_at) values ('acme', $1, $2, '[]', $3)`,
+        [scope, id, old],
+      );
+      await test.postgres.query(
+        `insert into budget_refusals (tenant_id, scope, scope_id, details) values ('acme', $1, $2, '{}')`,
+        [scope, id],
+      );
+    }
+    for (const [key, at] of [
+      ['all', old],
+      ['1-2', old],
+      ['3-4', new Date()],
+    ] as const)
+      await test.postgres.query(
+        `insert into budget_thresholds (tenant_id, scope, scope_id, unit, limit_window, interval_key, warn_amount, at)
+         values ('acme', 'user', 'ada', 'usd', 'day', $1, 1, $2)`,
+        [key, at],
+      );
+    await test.stores.retention.dropOldNotes(new Date(Date.now() - 30 * 86_400_000));
+    const left = async (table: string, column: string) =>
+      (await test.postgres.query<{ it: string }>(`select ${column} as it from ${table} order by 1`)).rows.map(
+        ({ it: one }) => one,
+      );
+    expect(await left('budgets', "scope || ' ' || scope_id")).toEqual([
+      'share open:part',
+      'task open',
+      'user ended:1',
+    ]);
+    expect(await left('budget_refusals', "scope || ' ' || scope_id")).toEqual([
+      'share ended:1:part',
+      'share open:part',
+      'task open',
+      'user ended:1',
+    ]);
+    expect(await left('budget_thresholds', 'interval_key')).toEqual(['3-4', 'all']);
+  });
+});
