@@ -58,7 +58,7 @@ export type ApprovalFilter = {
 export type Approvals = ReturnType<typeof createApprovals>;
 
 /** The most that one listing answers. */
-export const MAX_APPROVALS = 100;
+const MAX_APPROVALS = 100;
 /** In `decided_by` of what no person decided. */
 const DECIDED_BY_WEIR = 'weir';
 

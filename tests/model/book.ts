@@ -314,7 +314,7 @@ export class Book {
   }
 }
 
-export function neededOf(
+function neededOf(
   { estimate }: Pick<HoldRequest, 'estimate'>,
   { unit }: Pick<BindingLimit, 'unit'>,
 ): bigint {

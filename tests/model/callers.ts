@@ -48,7 +48,7 @@ type Caller = {
   end: string | undefined;
 };
 
-export const HEARTBEAT_TIMEOUT_MS = 2_000;
+const HEARTBEAT_TIMEOUT_MS = 2_000;
 const RETRY_MS = 300;
 const HELD_WAIT_MS = 8_000;
 /** A call that waits for windows is not watched for ever. */

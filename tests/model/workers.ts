@@ -23,7 +23,7 @@ import { type Process, StoreAway, type World } from './world.ts';
 export const MODEL = 'simulated/small';
 export const LEASE_MS = 2_000;
 
-export const SETTINGS: CallSettings = {
+const SETTINGS: CallSettings = {
   firstTokenMs: 60_000,
   chunkGapMs: 60_000,
   attemptMs: 60_000,

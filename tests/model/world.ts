@@ -18,7 +18,7 @@ export class StoreAway extends Error {
 }
 
 /** What must hold did not. */
-export class Violation extends Error {}
+class Violation extends Error {}
 
 /** One worker. Dead ones never come back; another one takes their place. */
 export type Process = {

@@ -1,52 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Attempt, Charge } from '../../src/stores/ledger.ts';
-import type { Payer } from '../../src/task/budget.ts';
-import { NO_USAGE, type Usage } from '../../src/task/usage.ts';
-import { attemptOf, estimateOf } from '../support/holds.ts';
+import { NO_USAGE } from '../../src/task/usage.ts';
+import { createBookedCalls, NOTHING, USAGE } from '../support/booked-calls.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
 
-const USAGE: Usage = {
-  inputTokens: 1,
-  cacheReadTokens: 10,
-  cacheWrite5mTokens: 100,
-  cacheWrite1hTokens: 1_000,
-  outputTokens: 10_000,
-  reasoningTokens: 4_000,
-};
-const ANSWER = { status: 'completed', text: 'x', finishReason: 'stop' } as const;
-const NOTHING: Charge = { usage: NO_USAGE, nanoUsd: 0n, source: 'none' };
-
 let test: TestStores;
-let calls = 0;
-
-async function started(payer: Payer, change: Partial<Attempt> = {}): Promise<Attempt> {
-  calls += 1;
-  const held = {
-    attemptKey: `c${calls}:run:answer:1#0.1.1.0`,
-    payer,
-    estimate: estimateOf(500n, 40),
-    limits: [],
-  };
-  const attempt = { ...attemptOf(held, Date.now()), ...change };
-  await test.stores.ledger.gate(payer.tenantId);
-  await test.stores.ledger.intent(attempt, undefined);
-  return attempt;
-}
-
-async function charged(
-  payer: Payer,
-  nanoUsd: bigint,
-  change: Partial<Attempt> = {},
-  usage = USAGE,
-): Promise<Attempt> {
-  const attempt = await started(payer, change);
-  await test.stores.ledger.settle(
-    attempt,
-    { outcome: 'ok', charge: { usage, nanoUsd, source: 'measured' }, result: ANSWER },
-    undefined,
-  );
-  return attempt;
-}
+const { started, charged } = createBookedCalls(() => test);
 
 beforeAll(async () => {
   test = await openTestStores();

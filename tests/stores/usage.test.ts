@@ -1,56 +1,14 @@
 // The usage report on the ledger as calls write it: groups, filters, totals, and numbers of any size.
 
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import type { Attempt, Charge } from '../../src/stores/ledger.ts';
 import { readUsage, USAGE_GROUPS, type UsageFilter, type UsageGroup } from '../../src/stores/usage.ts';
-import type { Payer } from '../../src/task/budget.ts';
-import { NO_USAGE, type Usage } from '../../src/task/usage.ts';
-import { attemptOf, estimateOf } from '../support/holds.ts';
+import { NO_USAGE } from '../../src/task/usage.ts';
+import { ANSWER, createBookedCalls, NOTHING } from '../support/booked-calls.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
 import { addRows, makeMonth } from './old-months.ts';
 
-const USAGE: Usage = {
-  inputTokens: 1,
-  cacheReadTokens: 10,
-  cacheWrite5mTokens: 100,
-  cacheWrite1hTokens: 1_000,
-  outputTokens: 10_000,
-  reasoningTokens: 4_000,
-};
-const ANSWER = { status: 'completed', text: 'x', finishReason: 'stop' } as const;
-const NOTHING: Charge = { usage: NO_USAGE, nanoUsd: 0n, source: 'none' };
-
 let test: TestStores;
-let calls = 0;
-
-async function started(payer: Payer, change: Partial<Attempt> = {}): Promise<Attempt> {
-  calls += 1;
-  const held = {
-    attemptKey: `c${calls}:run:answer:1#0.1.1.0`,
-    payer,
-    estimate: estimateOf(500n, 40),
-    limits: [],
-  };
-  const attempt = { ...attemptOf(held, Date.now()), ...change };
-  await test.stores.ledger.gate(payer.tenantId);
-  await test.stores.ledger.intent(attempt, undefined);
-  return attempt;
-}
-
-async function charged(
-  payer: Payer,
-  nanoUsd: bigint,
-  change: Partial<Attempt> = {},
-  usage = USAGE,
-): Promise<Attempt> {
-  const attempt = await started(payer, change);
-  await test.stores.ledger.settle(
-    attempt,
-    { outcome: 'ok', charge: { usage, nanoUsd, source: 'measured' }, result: ANSWER },
-    undefined,
-  );
-  return attempt;
-}
+const { started, charged } = createBookedCalls(() => test);
 
 const ada = { tenantId: 'report', userId: 'ada', sessionId: 'talk', taskId: 'ada-1' };
 const bob = { tenantId: 'report', userId: 'bob', taskId: 'bob-1' };
