@@ -314,10 +314,7 @@ export class Book {
   }
 }
 
-function neededOf(
-  { estimate }: Pick<HoldRequest, 'estimate'>,
-  { unit }: Pick<BindingLimit, 'unit'>,
-): bigint {
+function neededOf({ estimate }: Pick<HoldRequest, 'estimate'>, { unit }: Pick<BindingLimit, 'unit'>): bigint {
   return unit === 'usd' ? estimate.nanoUsd : BigInt(estimate.tokens);
 }
 

@@ -275,7 +275,7 @@ async function holdHydrated(
   },
 ): Promise<string> {
   const inUsd = limit.unit === 'usd';
-  for (;;) {
+  for (let round = 0; round < 10; round += 1) {
     const answer = await gate.hold({
       attemptKey: `probe${amount}#0.1.1.${now}`,
       callKey: `probe${amount}`,
@@ -294,4 +294,5 @@ async function holdHydrated(
     for (const { scope, intervals } of answer.scopes)
       await hydrate({ tenantId: payer.tenantId, scope, intervals, generation });
   }
+  return 'never hydrated';
 }

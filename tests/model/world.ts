@@ -17,9 +17,6 @@ export class StoreAway extends Error {
   }
 }
 
-/** What must hold did not. */
-class Violation extends Error {}
-
 /** One worker. Dead ones never come back; another one takes their place. */
 export type Process = {
   readonly name: string;
