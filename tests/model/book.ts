@@ -116,6 +116,11 @@ export class Book {
       proof === undefined || proof + this.#leaseMs <= this.#world.nowMs,
       () => `${attemptKey} was given up although it had shown life in time`,
     );
+    const request = this.requests.get(attemptKey);
+    this.#world.require(
+      this.#world.isDisturbed || request?.isUnderWay !== true || request.process.isDead,
+      () => `${attemptKey} was given up although nothing kept its worker from showing life`,
+    );
     this.#proofs.delete(attemptKey);
     this.#givenUp.add(attemptKey);
   }

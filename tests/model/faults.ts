@@ -40,6 +40,14 @@ export type FaultParts = {
   readonly onRedisLost: (isSnapshot: boolean) => void;
 };
 
+/** These take nothing from a worker that is at a request. */
+const HARMLESS: ReadonlySet<EventKind> = new Set([
+  'cancel',
+  'duplicate',
+  'snapshot',
+  'set limits',
+  'raise gate',
+]);
 const FREEZES_MS = [500, 1_900, 2_500, 4_500] as const;
 const AWAY_MS = [200, 900, 2_600] as const;
 
@@ -106,6 +114,7 @@ export class Faults {
     if ((kind === 'twice' && op.store !== 'redis') || (kind === 'ghost' && op.store === 'provider'))
       return 'none';
     this.#left -= 1;
+    this.#parts.world.isDisturbed = true;
     return kind;
   }
 
@@ -124,6 +133,7 @@ export class Faults {
     // Mostly whoever is in the middle of something.
     const victim = () => (busy.length > 0 && random.chance(0.6) ? busy[0] : pickOne(random, alive));
     world.note(() => `FAULT ${kind}`);
+    if (!HARMLESS.has(kind)) world.isDisturbed = true;
     switch (kind) {
       case 'kill':
         return this.#kill(victim());

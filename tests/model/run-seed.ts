@@ -83,6 +83,7 @@ function setUp(world: World, scenario: Scenario, server: RedisServer) {
   const book = new Book(world, tables, LEASE_MS);
   server.onScript = book.onScript;
   world.pace = scenario.pace;
+  world.isDisturbed = scenario.pace.slowness > 0 || scenario.pace.jumpiness > 0;
   const parts = { world, tables, book, server, calendars: CALENDARS, rateControl: scenario.rateControl };
   const workers: Worker[] = [];
   const hire = () => {

@@ -93,6 +93,8 @@ export class World {
   isReachable: (op: Op) => boolean = () => true;
   pace: Pace = { stickiness: 0.5, jumpiness: 0, slowness: 0 };
   violation: string | undefined;
+  /** Something happened that may keep a healthy worker from showing that it lives. */
+  isDisturbed = false;
   /** The command that ran last. */
   last: Op | undefined;
   #ops: Op[] = [];

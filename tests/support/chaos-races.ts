@@ -22,7 +22,7 @@ const QUERY = 'What does a weir measure? Answer in exactly 100 tokens.';
 const FIRST_AIM_MS = 300;
 const STEP_MS = 100;
 const JITTER_MS = 300;
-const AT_ONCE = 4;
+const AT_ONCE = 5;
 const PATIENCE_MS = 120_000;
 
 /** `fleet` has a worker, and a provider of the pace above. */

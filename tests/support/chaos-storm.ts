@@ -24,6 +24,8 @@ export type StormOptions = {
   readonly perSecond: number;
   /** What happens to servers; one at a time, in an order and at moments of the seed's. */
   readonly outages?: readonly (() => Promise<void>)[];
+  /** How long a kill waits for its worker to have a request under way. */
+  readonly patienceMs?: number;
   /** How long tasks may take to end once all were submitted. */
   readonly drainMs?: number;
 };
@@ -113,7 +115,7 @@ type StormEvent = { readonly at: number; readonly happen: () => Promise<unknown>
 
 /** Spread over the run, each at a random place of its share; every fifth kill takes two workers at once. */
 function killEvents(
-  { kills, calls, workers: count }: StormOptions,
+  { kills, calls, workers: count, patienceMs = PATIENCE_MS }: StormOptions,
   workers: KilledWorkers,
   chance: () => number,
 ): StormEvent[] {
@@ -124,7 +126,7 @@ function killEvents(
     const isTwin = n % 4 === 1 && n + 1 < kills && count > 1;
     const slots = isTwin ? [first, (first + 1) % count] : [first];
     if (isTwin) n += 1;
-    events.push({ at, happen: () => Promise.all(slots.map((slot) => workers.kill(slot, PATIENCE_MS))) });
+    events.push({ at, happen: () => Promise.all(slots.map((slot) => workers.kill(slot, patienceMs))) });
   }
   return events;
 }
