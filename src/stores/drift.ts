@@ -5,13 +5,12 @@ import type { Scope } from '../task/budget.ts';
 import { toCallKeyOfAttempt } from '../task/keys.ts';
 import { fromIntervalKey, type Interval } from '../task/window.ts';
 import { SCOPE_COLUMNS, type Spent } from './accounts.ts';
-import { budgetKeys } from './keys.ts';
+import { holdFunctions } from './hold-functions.ts';
+import { budgetKeys, scopeOfKey } from './keys.ts';
 import type { Ledger } from './ledger.ts';
 import type { Postgres, Sql } from './postgres.ts';
-import { loadScript, type Redis } from './redis.ts';
+import type { Redis } from './redis.ts';
 import { readScopeSums } from './scope-sums.ts';
-
-const inspect = loadScript('holds', 'inspect');
 
 /** A counter that differs: by how much it is beyond the ledger (settled) and beyond the records of holds (held). */
 export type Drift = {
@@ -60,7 +59,7 @@ export function createDriftCheck(
         if (!suspects.has(key)) differing.add(key);
         else {
           drifts.push(...found);
-          await redis.command((client) => client.hdel(key, 'hydrated', 'version', 'intervals', 'hydrating'));
+          await redis.command((client) => client.del(key));
         }
       }
       suspects = differing;
@@ -95,9 +94,9 @@ async function look(
   const { mode, generation } = await gate(tenantId);
   if (mode !== 'redis') return [];
   const [readAtMs, ...values] = (await redis.run(
-    inspect,
+    holdFunctions.inspect,
     [budgetKeys(redis.prefix, tenantId).holds, key],
-    [scope.kind, scope.id, `${generation}:${await redis.runId()}`],
+    [`${generation}:${await redis.runId()}`],
   )) as string[];
   if (readAtMs === undefined) return [];
   const counters = Array.from({ length: values.length / FIELDS }, (_, n) => toCounter(values, n * FIELDS));
@@ -188,12 +187,10 @@ function toCounter(values: readonly string[], at: number) {
   };
 }
 
-const PLACE = /^\{t:([^}]+)\}:scope:(tenant|user|session|task|share):(.+)$/;
-
 function toPlace(prefix: string, key: string): Place | undefined {
-  const [, tenantId, kind, id] = PLACE.exec(key.slice(prefix.length + 1)) ?? [];
-  if (tenantId === undefined || kind === undefined || id === undefined) return undefined;
-  return { tenantId, scope: { kind: kind as Scope['kind'], id } }; // the pattern names the kinds
+  const [, tenantId] = /^\{t:([^}]+)\}:scope:/.exec(key.slice(prefix.length + 1)) ?? [];
+  const scope = scopeOfKey(key);
+  return tenantId === undefined || scope === undefined ? undefined : { tenantId, scope };
 }
 
 /** A prefix may hold what means something to a glob pattern. */

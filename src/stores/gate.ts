@@ -1,22 +1,15 @@
-// The gate in Redis: holds of one tenant, made, marked, renewed, taken and released by atomic scripts. It decides nothing about
+// The gate in Redis: holds of one tenant, made, marked, renewed, taken and released by atomic holdFunctions. It decides nothing about
 // money that Postgres does not confirm: whatever is lost here is rebuilt from there (hydrate.ts).
 
 import type { BindingLimit, Estimate, Payer, Scope } from '../task/budget.ts';
 import { scopesOf } from '../task/budget.ts';
+import { toCallKeyOfAttempt } from '../task/keys.ts';
 import type { Interval } from '../task/window.ts';
 import type { Calendars } from './calendars.ts';
 import { hold } from './hold.ts';
-import { budgetKeys } from './keys.ts';
-import { loadScript, type Redis } from './redis.ts';
-
-const scripts = {
-  markSent: loadScript('holds', 'mark-sent'),
-  renew: loadScript('holds', 'renew'),
-  take: loadScript('holds', 'take'),
-  release: loadScript('holds', 'release'),
-  adjust: loadScript('holds', 'adjust'),
-  restore: loadScript('holds', 'restore'),
-} as const;
+import { holdFunctions } from './hold-functions.ts';
+import { budgetKeys, scopeOfKey } from './keys.ts';
+import type { Redis } from './redis.ts';
 
 export type DoneMarker = 'void' | 'settled' | 'estimated';
 
@@ -92,7 +85,7 @@ export function createGate(redis: Redis, options: GateOptions) {
       keys,
       done: keys.done(attemptKey),
       scopeKeys: scopes.map((scope) => keys.scope(scope.kind, scope.id)),
-      scopeArgs: [scopes.length, ...scopes.flatMap((scope) => [scope.kind, scope.id])],
+      callKey: toCallKeyOfAttempt(attemptKey),
     };
   };
 
@@ -101,35 +94,35 @@ export function createGate(redis: Redis, options: GateOptions) {
 
     /** True when the attempt may send now. False: its hold is gone and its row must be voided. */
     async markSent(attempt: AttemptRef, generation: bigint): Promise<boolean> {
-      const { keys, done, scopeKeys, scopeArgs } = keysOf(attempt);
+      const { keys, done, scopeKeys, callKey } = keysOf(attempt);
       const wanted = `${generation}:${await redis.runId()}`;
       return (
         (await redis.run(
-          scripts.markSent,
+          holdFunctions['mark-sent'],
           [keys.holds, keys.leases, done, ...scopeKeys],
-          [attempt.attemptKey, options.leaseMs, wanted, ...scopeArgs],
+          [attempt.attemptKey, callKey, options.leaseMs, wanted],
         )) === 1
       );
     },
 
     /** False when Redis has no such hold. */
     async renew(attempt: AttemptRef, outputTokens: number): Promise<boolean> {
-      const { keys } = keysOf(attempt);
+      const { keys, callKey } = keysOf(attempt);
       const answer = await redis.run(
-        scripts.renew,
+        holdFunctions.renew,
         [keys.holds, keys.leases],
-        [attempt.attemptKey, options.leaseMs, outputTokens],
+        [attempt.attemptKey, callKey, options.leaseMs, outputTokens],
       );
       return answer === 1;
     },
 
     async take(attempt: AttemptRef): Promise<Taken> {
       const runId = await redis.runId();
-      const { keys, done, scopeKeys, scopeArgs } = keysOf(attempt);
+      const { keys, done, scopeKeys, callKey } = keysOf(attempt);
       const answer = (await redis.run(
-        scripts.take,
+        holdFunctions.take,
         [keys.holds, keys.leases, done, ...scopeKeys],
-        [attempt.attemptKey, options.markerTtlMs, runId, ...scopeArgs],
+        [attempt.attemptKey, callKey, options.markerTtlMs, runId],
       )) as [string, string?];
       return toTaken(answer);
     },
@@ -140,17 +133,17 @@ export function createGate(redis: Redis, options: GateOptions) {
       marker: DoneMarker,
       charged: { nanoUsd: bigint; tokens: number },
     ): Promise<void> {
-      const { keys, done, scopeKeys, scopeArgs } = keysOf(attempt);
+      const { keys, done, scopeKeys, callKey } = keysOf(attempt);
       await redis.run(
-        scripts.release,
+        holdFunctions.release,
         [keys.holds, keys.leases, done, ...scopeKeys],
         [
           attempt.attemptKey,
+          callKey,
           marker,
           charged.nanoUsd.toString(),
           charged.tokens,
           options.markerTtlMs,
-          ...scopeArgs,
         ],
       );
     },
@@ -160,46 +153,41 @@ export function createGate(redis: Redis, options: GateOptions) {
      * marker that says how the attempt ended.
      */
     async restore(lost: LostHold, sent: 'yes' | 'unknown'): Promise<'restored' | 'over'> {
-      const { keys, done } = keysOf(lost);
-      const record = {
-        call: lost.callKey,
-        nano: lost.estimate.nanoUsd.toString(),
-        tokens: lost.estimate.tokens.toString(),
-        owner: lost.owner,
-        generation: lost.generation.toString(),
-        sent,
-        heldAt: lost.heldAt.getTime().toString(),
-        seen: '0',
-        scopes: scopesOf(lost.payer).map((scope) => [scope.kind, scope.id, '']),
-      };
+      const { keys, done, scopeKeys, callKey } = keysOf(lost);
+      const { estimate, heldAt, owner } = lost;
       const answer = await redis.run(
-        scripts.restore,
-        [keys.holds, keys.leases, done],
-        [lost.attemptKey, options.leaseMs, JSON.stringify(record)],
+        holdFunctions.restore,
+        [keys.holds, keys.leases, done, ...scopeKeys],
+        [
+          ...[lost.attemptKey, callKey, options.leaseMs, sent === 'yes' ? 'y' : 'u', heldAt.getTime()],
+          ...[estimate.nanoUsd.toString(), estimate.tokens, owner],
+        ],
       );
       return answer === -1 ? 'over' : 'restored';
     },
 
     /** Takes back a hold of an attempt that has no row: its marker needs to outlive late commands only. Idempotent. */
     async undo(attempt: AttemptRef): Promise<void> {
-      const { keys, done, scopeKeys, scopeArgs } = keysOf(attempt);
+      const { keys, done, scopeKeys, callKey } = keysOf(attempt);
       await redis.run(
-        scripts.release,
+        holdFunctions.release,
         [keys.holds, keys.leases, done, ...scopeKeys],
-        [attempt.attemptKey, 'void', '0', 0, UNDONE_TTL_MS, ...scopeArgs],
+        [attempt.attemptKey, callKey, 'void', '0', 0, UNDONE_TTL_MS],
       );
     },
 
     /** Who holds what: for an attempt of which Postgres has no row. */
     async holder(tenantId: string, attemptKey: string): Promise<{ payer: Payer; owner: string } | undefined> {
-      const text = await redis.command((client) =>
-        client.hget(budgetKeys(redis.prefix, tenantId).holds, attemptKey),
-      );
-      if (text === null) return undefined;
-      const record = JSON.parse(text) as { owner: string; scopes: [Scope['kind'], string, string][] };
-      const id = (kind: Scope['kind']) => record.scopes.find((scope) => scope[0] === kind)?.[1];
+      const [owner, ...scopeKeys] = (await redis.run(
+        holdFunctions.holder,
+        [budgetKeys(redis.prefix, tenantId).holds],
+        [attemptKey, toCallKeyOfAttempt(attemptKey)],
+      )) as readonly string[];
+      if (owner === undefined) return undefined;
+      const scopes = scopeKeys.map(scopeOfKey);
+      const id = (kind: Scope['kind']) => scopes.find((scope) => scope?.kind === kind)?.id;
       return {
-        owner: record.owner,
+        owner,
         payer: {
           tenantId,
           userId: id('user') ?? '',
@@ -219,14 +207,7 @@ export function createGate(redis: Redis, options: GateOptions) {
     async scopeVersions(payer: Payer, generation: bigint): Promise<readonly string[]> {
       const wanted = `${generation}:${await redis.runId()}`;
       const { scopeKeys } = keysOf({ payer, attemptKey: '' });
-      return Promise.all(
-        scopeKeys.map(async (key) => {
-          const [hydrated, version] = await redis.command((client) =>
-            client.hmget(key, 'hydrated', 'version'),
-          );
-          return hydrated === wanted ? (version ?? '') : '';
-        }),
-      );
+      return (await redis.run(holdFunctions.versions, scopeKeys, [wanted])) as string[];
     },
 
     /** Idempotent in (attempt, adjustKey). */
@@ -235,10 +216,10 @@ export function createGate(redis: Redis, options: GateOptions) {
       generation: bigint,
       change: { adjustKey: string; nanoUsd: bigint; tokens: number; scopeVersions: readonly string[] },
     ): Promise<void> {
-      const { keys, scopeKeys, scopeArgs } = keysOf(attempt);
+      const { keys, scopeKeys } = keysOf(attempt);
       const wanted = `${generation}:${await redis.runId()}`;
       await redis.run(
-        scripts.adjust,
+        holdFunctions.adjust,
         [keys.done(`${attempt.attemptKey}!${change.adjustKey}`), ...scopeKeys],
         [
           change.nanoUsd.toString(),
@@ -246,7 +227,6 @@ export function createGate(redis: Redis, options: GateOptions) {
           options.markerTtlMs,
           wanted,
           attempt.heldAt.getTime(),
-          ...scopeArgs,
           ...change.scopeVersions,
         ],
       );

@@ -3,16 +3,13 @@
 
 import type { BindingLimit, Scope } from '../task/budget.ts';
 import { scopesOf } from '../task/budget.ts';
+import { toCallKeyOfAttempt } from '../task/keys.ts';
 import { ALWAYS, fromIntervalKey, type Interval } from '../task/window.ts';
 import type { Calendars } from './calendars.ts';
 import type { GateHold, GateOptions, HoldRequest, LimitUse, ScopeIntervals } from './gate.ts';
+import { holdFunctions } from './hold-functions.ts';
 import { budgetKeys } from './keys.ts';
-import { loadScript, type Redis } from './redis.ts';
-
-const script = loadScript('holds', 'hold');
-
-/** Numbers of scopes and windows are told as one character, counted from this one. */
-const ZERO = '0'.charCodeAt(0);
+import type { Redis } from './redis.ts';
 
 type HoldAnswer = readonly [string, ...(string | number)[]];
 
@@ -30,7 +27,6 @@ export async function hold(
   const scopes = scopesOf(request.payer);
   const scopeKeys = scopes.map((scope) => keys.scope(scope.kind, scope.id));
   const runId = await redis.runId();
-  const record = recordOf(request, runId);
   let previous: string | undefined;
   for (;;) {
     const asked = toAsked(options.calendars, scopes, {
@@ -38,23 +34,22 @@ export async function hold(
       nowMs: Date.now() + options.clock.aheadMs,
     });
     const answer = (await redis.run(
-      script,
+      holdFunctions.hold,
       [
-        ...[keys.holds, keys.leases, keys.call(request.callKey), keys.done(request.attemptKey), ...scopeKeys],
+        ...[keys.holds, keys.leases, keys.done(request.attemptKey), ...scopeKeys],
         ...(previous === undefined ? [] : [keys.done(previous)]),
       ],
       [
         request.attemptKey,
+        toCallKeyOfAttempt(request.attemptKey),
         `${request.generation}:${runId}`,
         options.leaseMs,
         request.estimate.nanoUsd.toString(),
         request.estimate.tokens,
         previous ?? '',
         options.markerTtlMs,
-        record,
-        scopes.length,
-        ...scopes.map((scope) => JSON.stringify([scope.kind, scope.id]).slice(0, -1)),
-        ...asked.args,
+        request.owner,
+        asked.text,
       ],
     )) as HoldAnswer;
     if (answer[0] === 'PREVIOUS') previous = String(answer[1]);
@@ -63,59 +58,50 @@ export async function hold(
   }
 }
 
-/** What the record of a hold says (holds.lua), but for what the script alone knows. Not closed: the script appends to it. */
-function recordOf({ callKey, estimate, owner, generation }: HoldRequest, runId: string): string {
-  const known = {
-    call: callKey,
-    run: runId,
-    nano: estimate.nanoUsd.toString(),
-    tokens: estimate.tokens.toString(),
-    owner,
-    generation: generation.toString(),
-    sent: 'no',
-    seen: '0',
-  };
-  return JSON.stringify(known).slice(0, -1);
-}
-
 /** The limits of a hold, with the number of the window of each: 0 is all time. */
 type Asked = {
   readonly limits: readonly BindingLimit[];
   readonly windows: readonly number[];
-  readonly args: readonly (string | number)[];
+  /** Of each window the present interval and the next one. */
+  readonly intervals: readonly (readonly [Interval, Interval])[];
+  readonly text: string;
 };
 
-/** Every window once, with its present interval and the next one, and then the limits, which name their scope and window by number. */
+/**
+ * Every window once, and then the limits, which name their scope and window by number. Who pays is not in it: Redis remembers what it
+ * has read, and all payers with the same limits ask the same.
+ */
 function toAsked(
   calendars: Calendars,
   scopes: readonly Scope[],
   { limits, nowMs }: { limits: readonly BindingLimit[]; nowMs: number },
 ): Asked {
-  const present: Interval[] = [];
-  const bounds: number[] = [];
+  const intervals: [Interval, Interval][] = [];
+  let text = '';
   const windowOf = (limit: BindingLimit): number => {
     if (limit.window === 'total') return 0;
-    const interval = calendars.intervalOf(limit, nowMs);
+    const present = calendars.intervalOf(limit, nowMs);
     // The calendar remembers its intervals, so that limits of one window have the very same.
-    const known = present.indexOf(interval);
+    const known = intervals.findIndex(([interval]) => interval === present);
     if (known >= 0) return 1 + known;
-    bounds.push(interval.startMs, interval.endMs, calendars.intervalOf(limit, interval.endMs).endMs);
-    return present.push(interval);
+    const next = calendars.intervalOf(limit, present.endMs);
+    text += `${present.startMs},${present.endMs},${next.endMs};`;
+    return intervals.push([present, next]);
   };
   const windows = limits.map(windowOf);
-  const coded = limits.flatMap((limit, index) => {
-    const scope = 1 + scopes.findIndex(({ kind, id }) => kind === limit.scope.kind && id === limit.scope.id);
-    const place = String.fromCharCode(ZERO + scope, ZERO + (windows[index] ?? 0));
-    return [`${place}${limit.unit === 'usd' ? 'u' : 't'}${limit.hard ? 'h' : 's'}`, limit.amount.toString()];
-  });
-  return { limits, windows, args: [present.length, ...bounds, ...coded] };
+  text += '|';
+  for (const [index, { scope, unit, hard, amount }] of limits.entries()) {
+    const number = 1 + scopes.findIndex(({ kind, id }) => kind === scope.kind && id === scope.id);
+    text += `${number},${windows[index]},${unit === 'usd' ? 'u' : 't'}${hard ? 'h' : 's'}${amount};`;
+  }
+  return { limits, windows, intervals, text };
 }
 
 function toGateHold(answer: HoldAnswer, scopes: readonly Scope[], asked: Asked): GateHold {
   const [kind, ...rest] = answer;
   switch (kind) {
     case 'OK':
-      return { kind: 'ok', heldAtMs: Number(rest[0]), uses: toUses(rest.slice(1).map(String), asked) };
+      return { kind: 'ok', heldAtMs: Number(rest[0]), uses: toUses(rest, asked) };
     case 'DONE':
       return { kind: 'done' };
     case 'MISS':
@@ -140,18 +126,17 @@ function toGateHold(answer: HoldAnswer, scopes: readonly Scope[], asked: Asked):
 
 /** Nothing at all for the repetition of a hold that was made before. */
 function toUses(
-  [pairs, ...intervalKeys]: readonly string[],
-  { limits, windows }: Asked,
+  [, ...told]: readonly (string | number)[],
+  { limits, windows, intervals }: Asked,
 ): readonly LimitUse[] {
-  if (pairs === undefined) return [];
-  const amounts = pairs.split(' ');
-  const intervals = [ALWAYS, ...intervalKeys.map(fromIntervalKey)];
-  return limits.map((limit, index) => ({
-    limit,
-    settled: BigInt(amounts[2 * index] ?? 0),
-    held: BigInt(amounts[2 * index + 1] ?? 0),
-    interval: intervals[windows[index] ?? 0] ?? ALWAYS,
-  }));
+  if (told.length === 0) return [];
+  const present = [ALWAYS, ...intervals.map((pair, index) => pair[told[index] === 1 ? 1 : 0])];
+  return limits.map((limit, index) => {
+    const at = intervals.length + 2 * index;
+    const [settled = 0, held = 0] = [told[at], told[at + 1]];
+    const interval = present[windows[index] ?? 0] ?? ALWAYS;
+    return { limit, settled: BigInt(settled), held: BigInt(held), interval };
+  });
 }
 
 function toMissing(pairs: readonly (string | number)[], scopes: readonly Scope[]): readonly ScopeIntervals[] {

@@ -1,17 +1,13 @@
 // Rebuilds counters of a scope in Redis from Postgres: after a flush, a restart, when a limit meets a scope for the first time, or when
 // a window turned. One rebuild per scope and process at a time.
 
-import { randomUUID } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import type { Scope } from '../task/budget.ts';
 import { type Interval, toIntervalKey } from '../task/window.ts';
+import { holdFunctions } from './hold-functions.ts';
 import { budgetKeys } from './keys.ts';
-import { loadScript, type Redis } from './redis.ts';
+import type { Redis } from './redis.ts';
 import type { ScopeSums } from './scope-sums.ts';
-
-const scripts = {
-  begin: loadScript('holds', 'hydrate-begin'),
-  write: loadScript('holds', 'hydrate-write'),
-} as const;
 
 /** How long a rebuild may take before another one may begin; longer than a statement may, or two would overtake each other for ever. */
 const FENCE_MS = 10_000;
@@ -57,13 +53,13 @@ async function rebuild(redis: Redis, options: HydrateOptions, request: HydrateRe
   const scopeKey = keys.scope(request.scope.kind, request.scope.id);
   const intervalKeys = request.intervals.map(toIntervalKey);
   for (;;) {
-    const token = randomUUID();
-    const runId = await redis.runId();
-    const generation = request.generation.toString();
+    // As long as a scope has room for.
+    const token = randomBytes(12).toString('base64url');
+    const wanted = `${request.generation}:${await redis.runId()}`;
     const begun = await redis.run(
-      scripts.begin,
+      holdFunctions['hydrate-begin'],
       [scopeKey],
-      [token, generation, runId, FENCE_MS, ...intervalKeys],
+      [token, wanted, FENCE_MS, ...intervalKeys],
     );
     if (begun === 'READY') return;
     if (begun === 'BUSY') {
@@ -72,22 +68,22 @@ async function rebuild(redis: Redis, options: HydrateOptions, request: HydrateRe
     }
     const sums = await options.readSums(request).catch(async (error: unknown) => {
       // Who comes next need not wait for the fence of a rebuild that failed.
-      await redis.command((client) => client.hdel(scopeKey, 'hydrating'));
+      await redis.run(holdFunctions['hydrate-stop'], [scopeKey], [token]);
       throw error;
     });
-    const { kind, id } = request.scope;
     const counted = sums.settled.flatMap(({ nanoUsd, tokens }, index) => [
       intervalKeys[index] ?? '',
       nanoUsd.toString(),
       tokens.toString(),
     ]);
+    const started = sums.started.map(({ scopes, ...attempt }) => ({
+      ...attempt,
+      scopes: scopes.map(([kind, id]) => keys.scope(kind, id)),
+    }));
     const written = await redis.run(
-      scripts.write,
+      holdFunctions['hydrate-write'],
       [keys.holds, keys.leases, scopeKey],
-      [
-        ...[token, generation, runId, kind, id, options.leaseMs],
-        ...[intervalKeys.length, ...counted, JSON.stringify(sums.started)],
-      ],
+      [token, wanted, options.leaseMs, intervalKeys.length, ...counted, JSON.stringify(started)],
     );
     if (written === 'OK') return;
   }

@@ -15,7 +15,11 @@ export type Redis = {
   nowMs(): Promise<number>;
   /** How long this process has been connected without a break, in milliseconds; 0 while it is not. */
   connectedForMs(): number;
-  run(script: Script, keys: readonly string[], args: readonly (string | number)[]): Promise<unknown>;
+  run(
+    script: Script | StoredFunction,
+    keys: readonly string[],
+    args: readonly (string | number)[],
+  ): Promise<unknown>;
   /** Plain commands. */
   command<Result>(work: (client: Client) => Promise<Result>): Promise<Result>;
   /** Resolves once the server answers. */
@@ -27,6 +31,9 @@ export type Redis = {
 };
 
 export type Script = { readonly lua: string; readonly sha: string };
+
+/** A function that Redis keeps: its name, and the library that brings it. */
+export type StoredFunction = { readonly name: string; readonly library: string };
 
 export type RedisOptions = {
   readonly url: string;
@@ -41,6 +48,29 @@ export function loadScript(...names: readonly string[]): Script {
     .map((name) => readFileSync(new URL(`./scripts/${name}.lua`, import.meta.url), 'utf8'))
     .join('\n');
   return { lua, sha: createHash('sha1').update(lua).digest('hex') };
+}
+
+/**
+ * Makes functions of KEYS and ARGV of `scripts/<name>.lua`, over the texts that they share: one library, which Redis reads once and not
+ * anew at every call. It is named after its text, so that processes of two releases can share a server.
+ */
+export function loadLibrary<Name extends string>(
+  shared: readonly string[],
+  names: readonly Name[],
+): Readonly<Record<Name, StoredFunction>> {
+  const { lua, sha } = loadScript(...shared);
+  const bodies = names.map((name) => ({ name, lua: loadScript(name).lua }));
+  const version = createHash('sha1')
+    .update([sha, ...bodies.map((body) => body.lua)].join())
+    .digest('hex')
+    .slice(0, 12);
+  const nameOf = (name: string) => `weir_${version}_${name.replaceAll('-', '_')}`;
+  const functions = bodies.map(
+    (body) => `redis.register_function('${nameOf(body.name)}', function(KEYS, ARGV)\n${body.lua}\nend)`,
+  );
+  const library = `#!lua name=weir_${version}\n${[lua, ...functions].join('\n')}`;
+  const entries = names.map((name) => [name, { name: nameOf(name), library }] as const);
+  return Object.fromEntries(entries) as Record<Name, StoredFunction>; // an entry for each name
 }
 
 /**
@@ -84,7 +114,7 @@ export function createRedis(options: RedisOptions, log: Logger): Redis {
       return Number(seconds) * 1000 + Math.floor(Number(micros) / 1000);
     },
     connectedForMs: () => (readyAt === undefined ? 0 : performance.now() - readyAt),
-    run: (script, keys, args) => run(client, script, keys, args),
+    run: (script, keys, args) => runScript(client, script, keys, args),
     duplicate: () => duplicate(client, log),
     ping: async () => {
       await client.ping();
@@ -117,12 +147,14 @@ export function isRedisOutage(error: unknown): boolean {
   return error.name !== 'ReplyError' || CANNOT_SERVE.test(error.message);
 }
 
-async function run(
+/** Runs a script or a function, which it loads where the server does not have it. */
+export async function runScript(
   client: Client,
-  script: Script,
+  script: Script | StoredFunction,
   keys: readonly string[],
   args: readonly (string | number)[],
 ): Promise<unknown> {
+  if ('library' in script) return callFunction(client, script, keys, args);
   try {
     return await client.evalsha(script.sha, keys.length, ...keys, ...args);
   } catch (error) {
@@ -130,6 +162,25 @@ async function run(
     if (error instanceof Error && error.message.startsWith('NOSCRIPT'))
       return client.eval(script.lua, keys.length, ...keys, ...args);
     throw error;
+  }
+}
+
+async function callFunction(
+  client: Client,
+  { name, library }: StoredFunction,
+  keys: readonly string[],
+  args: readonly (string | number)[],
+): Promise<unknown> {
+  try {
+    return await client.fcall(name, keys.length, ...keys, ...args);
+  } catch (error) {
+    // A server without the library; nothing ran.
+    if (!(error instanceof Error) || !error.message.startsWith('ERR Function not found')) throw error;
+    await client.function('LOAD', library).catch((fault: unknown) => {
+      // Another process was faster.
+      if (!(fault instanceof Error) || !fault.message.includes('already exists')) throw fault;
+    });
+    return client.fcall(name, keys.length, ...keys, ...args);
   }
 }
 

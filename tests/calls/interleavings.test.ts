@@ -12,6 +12,7 @@ import { ALWAYS } from '../../src/task/window.ts';
 import { beginTask, callDependencies, contextOf, requestOf, visitOnce } from '../support/calls.ts';
 import { eventually } from '../support/eventually.ts';
 import { createFakeModels, type FakeStep } from '../support/fake-models.ts';
+import { changeRecord, readCounters } from '../support/scope-counters.ts';
 import { hardLimit, openTestStores, type TestStores } from '../support/stores.ts';
 
 const USAGE = { ...NO_USAGE, inputTokens: 3, outputTokens: 2 };
@@ -39,8 +40,9 @@ async function countersOf(
 ): Promise<{ settled: string | null; held: string | null }> {
   const { scope } = budgetKeys(test.prefix, 'tenant');
   const key = scope('task', taskId);
-  const [settled = null, held = null] = await test.redis.command((client) =>
-    client.hmget(key, 'all:usd:settled', 'all:usd:held'),
+  const { 'all:usd:settled': settled = null, 'all:usd:held': held = null } = await readCounters(
+    test.redis,
+    key,
   );
   return { settled, held };
 }
@@ -67,11 +69,9 @@ it('estimates a sent attempt whose record came back from a snapshot as not sent'
   const visit = createCalls(dependencies).visit(requestOf('a'), contextOf(controller, 'handover'));
   await inFlight(models);
   // As an older snapshot has it, read by another server process.
-  const { holds } = budgetKeys(test.prefix, 'tenant');
-  const [attemptKey = ''] = await test.redis.command((client) => client.hkeys(holds));
-  const record = JSON.parse((await test.redis.command((client) => client.hget(holds, attemptKey))) ?? '');
-  const stale = JSON.stringify({ ...record, sent: 'no', run: 'another-server' });
-  await test.redis.command((client) => client.hset(holds, attemptKey, stale));
+  const { holds, leases } = budgetKeys(test.prefix, 'tenant');
+  const [attemptKey = ''] = await test.redis.command((client) => client.zrange(leases, '0', '-1'));
+  await changeRecord(test.redis, holds, attemptKey, { sent: 'n', hydrated: '1:another-server' });
   await eventually(async () => {
     await reap(dependencies, DEAD);
     expect(await ledgerOf(test, 'a')).toMatchObject([{ kind: 'estimate' }]);

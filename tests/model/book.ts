@@ -89,7 +89,7 @@ export class Book {
       case 'hold':
         this.#moments.get(attemptKey)?.push(this.#momentOf(attemptKey));
         break;
-      case 'markSent':
+      case 'mark-sent':
       case 'renew':
         if (answer === 1) this.#onProof(name, attemptKey, process);
         break;
@@ -103,9 +103,9 @@ export class Book {
     }
   };
 
-  #onProof(name: 'markSent' | 'renew', attemptKey: string, process: Process): void {
+  #onProof(name: 'mark-sent' | 'renew', attemptKey: string, process: Process): void {
     const { nowMs } = this.#world;
-    if (name === 'markSent') this.#marks.set(attemptKey, nowMs);
+    if (name === 'mark-sent') this.#marks.set(attemptKey, nowMs);
     if (!process.isDead && !this.#givenUp.has(attemptKey)) this.#proofs.set(attemptKey, nowMs);
   }
 

@@ -10,6 +10,7 @@ import { ALWAYS } from '../../src/task/window.ts';
 import { beginTask, callDependencies, visitOnce } from '../support/calls.ts';
 import { eventually } from '../support/eventually.ts';
 import { createFakeModels } from '../support/fake-models.ts';
+import { readCounters } from '../support/scope-counters.ts';
 import { hardLimit, openTestStores, type TestStores } from '../support/stores.ts';
 
 const REPLY = {
@@ -103,9 +104,7 @@ it('counts what is booked for an attempt of which neither its worker nor its cou
   });
   // Whatever was booked, nobody who is held from now on is held against less.
   await test.stores.hydrate(hydrated);
-  const settled = await test.redis.command((client) =>
-    client.hget(keys.scope('task', 'a'), 'all:usd:settled'),
-  );
-  expect(settled).toBe((await bookedOf(test, 'a')).toString());
+  const counters = await readCounters(test.redis, keys.scope('task', 'a'));
+  expect(counters['all:usd:settled']).toBe((await bookedOf(test, 'a')).toString());
   expect(await bookedOf(test, 'a')).toBeGreaterThan(0n);
 });

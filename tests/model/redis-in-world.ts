@@ -3,40 +3,71 @@
 
 import { createHash } from 'node:crypto';
 import type { Redis as Client } from 'ioredis';
-import { loadScript, type Redis, type Script } from '../../src/stores/redis.ts';
+import { holdFunctions } from '../../src/stores/hold-functions.ts';
+import {
+  loadScript,
+  type Redis,
+  runScript,
+  type Script,
+  type StoredFunction,
+} from '../../src/stores/redis.ts';
 import { type Process, StoreAway, type World } from './world.ts';
 
-/** Told of each script that ran: its name, its arguments and its answer. */
-export type OnScript = (name: ScriptName, args: readonly string[], answer: unknown, process: Process) => void;
+/** Told of each step of a hold: its name, its arguments and its answer. */
+export type OnScript = (
+  name: HoldFunction,
+  args: readonly string[],
+  answer: unknown,
+  process: Process,
+) => void;
 
-const SCRIPTS = {
-  hold: loadScript('holds', 'hold'),
-  markSent: loadScript('holds', 'mark-sent'),
-  renew: loadScript('holds', 'renew'),
-  take: loadScript('holds', 'take'),
-  release: loadScript('holds', 'release'),
-  adjust: loadScript('holds', 'adjust'),
-  restore: loadScript('holds', 'restore'),
-  hydrateBegin: loadScript('holds', 'hydrate-begin'),
-  hydrateWrite: loadScript('holds', 'hydrate-write'),
-  rateAdmit: loadScript('rate-admit'),
-  rateGiveBack: loadScript('rate-give-back'),
-  rateCool: loadScript('rate-cool'),
-} as const;
+export type HoldFunction = keyof typeof holdFunctions;
 
-export type ScriptName = keyof typeof SCRIPTS;
+const NAMES = new Map(
+  Object.entries(holdFunctions).map(([key, { name }]) => [name, key as HoldFunction] as const),
+);
 
-const NAMES = new Map(Object.entries(SCRIPTS).map(([name, { sha }]) => [sha, name as ScriptName]));
+/** Undefined for what is not about holds. */
+function nameOf(script: Script | StoredFunction): HoldFunction | undefined {
+  return 'library' in script ? NAMES.get(script.name) : undefined;
+}
 
 /** The script reads the time from the name of one more key, which it does not touch. */
 function toTimed({ lua }: Script): Script {
-  const clock =
-    "local function runTime() local s, us = string.match(KEYS[#KEYS], '(%d+)%.(%d+)$') return { s, us } end";
-  const timed = `${clock}\n${lua.replaceAll("redis.call('TIME')", 'runTime()')}`;
+  const timed = `${CLOCK} local run = table.remove(KEYS) ${lua.replaceAll("redis.call('TIME')", 'timeOf(run)')}`;
   return { lua: timed, sha: createHash('sha1').update(timed).digest('hex') };
 }
 
-const TIMED = new Map(Object.values(SCRIPTS).map((script) => [script.sha, toTimed(script)]));
+const CLOCK =
+  "local function timeOf(key) local s, us = string.match(key, '(%d+)%.(%d+)$') return { s, us } end";
+
+const timedScripts = new Map<string, Script>();
+
+function timedScript(script: Script): Script {
+  const timed = timedScripts.get(script.sha) ?? toTimed(script);
+  timedScripts.set(script.sha, timed);
+  return timed;
+}
+
+/** The same for a library: each of its functions notes the key first. */
+function toTimedLibrary(library: string): string {
+  const [, ...lines] = library.replaceAll("redis.call('TIME')", 'timeOf(run)').split('\n');
+  const text = [`${CLOCK} local run`, ...lines].join('\n');
+  const noted = text.replaceAll('function(KEYS, ARGV)', 'function(KEYS, ARGV) run = table.remove(KEYS)');
+  const version = createHash('sha1').update(noted).digest('hex').slice(0, 12);
+  return `#!lua name=timed_${version}\n${noted.replaceAll(/'weir_([0-9a-f]+_\w+)'/g, "'timed_$1'")}`;
+}
+
+function toTimedFunction({ name, library }: StoredFunction): StoredFunction {
+  return { name: name.replace('weir_', 'timed_'), library: TIMED_LIBRARIES.get(library) ?? '' };
+}
+
+const TIMED_LIBRARIES = new Map(
+  [...new Set(Object.values(holdFunctions).map(({ library }) => library))].map((library) => [
+    library,
+    toTimedLibrary(library),
+  ]),
+);
 
 export type RedisServer = {
   readonly prefix: string;
@@ -58,20 +89,16 @@ export function createRedisServer(world: World, client: Client, prefix: string):
   let number = 1;
   const runIdOf = (server: number) => `server${server}`;
 
-  const runScript = async (script: Script, keys: readonly string[], args: readonly (string | number)[]) => {
-    const timed = TIMED.get(script.sha);
-    if (timed === undefined) throw new Error('a script that the model does not know');
+  const runAt = async (
+    script: Script | StoredFunction,
+    keys: readonly string[],
+    args: readonly (string | number)[],
+  ) => {
     for (const key of keys) keysSeen.add(key);
     const ms = world.nowMs;
     const clock = `clock:${Math.floor(ms / 1000)}.${String((ms % 1000) * 1000).padStart(6, '0')}`;
-    const all = [...keys, clock, ...args];
-    try {
-      return await client.evalsha(timed.sha, keys.length + 1, ...all);
-    } catch (error) {
-      if (error instanceof Error && error.message.startsWith('NOSCRIPT'))
-        return client.eval(timed.lua, keys.length + 1, ...all);
-      throw error;
-    }
+    const timed = 'library' in script ? toTimedFunction(script) : timedScript(script);
+    return runScript(client, timed, [...keys, clock], args);
   };
   const flush = async () => {
     if (keysSeen.size > 0) await client.del(...keysSeen);
@@ -97,7 +124,7 @@ export function createRedisServer(world: World, client: Client, prefix: string):
     },
     direct: {
       command: (work) => work(client),
-      run: runScript,
+      run: runAt,
       runId: async () => runIdOf(number),
     },
     connect: (process) => ({
@@ -110,11 +137,10 @@ export function createRedisServer(world: World, client: Client, prefix: string):
       nowMs: async () => world.nowMs,
       connectedForMs: () => (process.connection === number ? world.nowMs - process.connectedAtMs : 0),
       run: (script, keys, args) => {
-        const name = NAMES.get(script.sha);
-        if (name === undefined) throw new Error('a script that the model does not know');
-        return world.op(process, 'redis', `${name} ${args[0]}`, async () => {
-          const answer = await runScript(script, keys, args);
-          server.onScript(name, args.map(String), answer, process);
+        const name = nameOf(script);
+        return world.op(process, 'redis', `${name ?? 'script'} ${args[0]}`, async () => {
+          const answer = await runAt(script, keys, args);
+          if (name !== undefined) server.onScript(name, args.map(String), answer, process);
           return answer;
         });
       },

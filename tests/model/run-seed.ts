@@ -8,6 +8,7 @@ import { createHydrate } from '../../src/stores/hydrate.ts';
 import { budgetKeys } from '../../src/stores/keys.ts';
 import type { Limit } from '../../src/task/budget.ts';
 import { fromIntervalKey } from '../../src/task/window.ts';
+import { readCounters } from '../support/scope-counters.ts';
 import { allScopes, Book, intervalAt, show } from './book.ts';
 import { Callers } from './callers.ts';
 import { Faults } from './faults.ts';
@@ -211,7 +212,7 @@ async function checkCounters({ world, scenario, tables, server }: Run): Promise<
   const { scope: keyOf } = budgetKeys(server.prefix, 'tenant');
   const wanted = `${tables.gate('tenant').generation}:${await server.direct.runId()}`;
   for (const scope of allScopes(scenario.calls.map(({ payer }) => payer))) {
-    const hash = await server.direct.command((client) => client.hgetall(keyOf(scope.kind, scope.id)));
+    const hash = await readCounters(server.direct, keyOf(scope.kind, scope.id));
     if (hash['hydrated'] !== wanted) continue;
     for (const key of (hash['intervals'] ?? '').split(';').filter((name) => name !== '')) {
       const sums = tables.settled(scope, fromIntervalKey(key));

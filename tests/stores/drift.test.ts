@@ -14,6 +14,7 @@ import {
   NANO,
   payerOf,
 } from '../support/holds.ts';
+import { changeCounters } from '../support/scope-counters.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
 
 const DIME = NANO / 10n;
@@ -122,8 +123,7 @@ describe('a drift check', () => {
     const options = holdOf(`off-${n}`);
     const attempt = await sent(options);
     const key = budgetKeys(test.prefix, options.payer.tenantId).scope('user', options.payer.userId);
-    await test.redis.command((client) => client.hincrby(key, 'all:usd:settled', 3));
-    await test.redis.command((client) => client.hincrby(key, 'all:tokens:held', -1));
+    await changeCounters(test.redis, key, { interval: 'all', settledUsd: '3', heldTokens: '-1' });
     const checking = check();
     const drifts = await passes(checking, 4);
     expect(drifts).toEqual([

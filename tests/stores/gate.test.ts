@@ -12,6 +12,7 @@ import {
   NANO,
   payerOf,
 } from '../support/holds.ts';
+import { changeCounters, changeRecord } from '../support/scope-counters.ts';
 import { openTestStores } from '../support/stores.ts';
 
 const DIME = NANO / 10n;
@@ -80,12 +81,10 @@ describe('hydrate', () => {
     const held = options(1, { limits: [] });
     await holdOnce(stores, held);
     const { holds } = budgetKeys(test.prefix, held.payer.tenantId);
-    const text = (await test.redis.command((client) => client.hget(holds, held.attemptKey))) ?? '';
     // As a snapshot has it that was taken before somebody took the hold away.
-    const record = JSON.stringify({ ...JSON.parse(text), run: 'another-server' });
-    await test.redis.command((client) => client.hset(holds, held.attemptKey, record));
+    await changeRecord(test.redis, holds, held.attemptKey, { hydrated: '1:another-server' });
     expect(await stores.redisGate.markSent(held, 1n)).toBe(false);
-    await test.redis.command((client) => client.hset(holds, held.attemptKey, text));
+    await changeRecord(test.redis, holds, held.attemptKey, { hydrated: `1:${await test.redis.runId()}` });
     expect(await stores.redisGate.markSent(held, 1n)).toBe(true);
   });
 
@@ -111,7 +110,7 @@ describe('hydrate', () => {
           return stores.redisGate.release(one, 'void', { nanoUsd: 0n, tokens: 0 });
         }
         const { scope } = budgetKeys(test.prefix, one.payer.tenantId);
-        await test.redis.command((client) => client.hdel(scope('user', one.payer.userId), 'hydrated'));
+        await changeCounters(test.redis, scope('user', one.payer.userId), { hydrated: '' });
         const charge = { usage: NO_USAGE, nanoUsd: DIME, source: 'measured' } as const;
         await stores.ledger.settle(attempt, { outcome: 'ok', charge }, undefined);
         await stores.redisGate.release(one, 'settled', { nanoUsd: DIME, tokens: 0 });

@@ -10,6 +10,7 @@ import type { Payer, Scope } from '../../src/task/budget.ts';
 import { NO_USAGE } from '../../src/task/usage.ts';
 import { ALWAYS, toIntervalKey } from '../../src/task/window.ts';
 import { attemptOf, estimateOf, type HoldOptions, holdOnce, limitOn, NANO } from '../support/holds.ts';
+import { changeCounters, readCounters } from '../support/scope-counters.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
 
 const LEASE_MS = 10_000;
@@ -31,7 +32,7 @@ function stage() {
     request: { tenantId: payer.tenantId, scope, intervals: [ALWAYS], generation: 1n },
     /** Its fields, without the name of the one interval that is counted there. */
     read: async () => {
-      const fields = await test.redis.command((client) => client.hgetall(key));
+      const fields = await readCounters(test.redis, key);
       return Object.fromEntries(
         Object.entries(fields).map(([name, value]) => [name.replace(/^all:/, ''), value]),
       );
@@ -149,7 +150,7 @@ describe('hydrate', () => {
     };
     const hydrate = hydrateFrom(sql);
     await expect(hydrate(request)).rejects.toThrow('postgres is away');
-    expect((await read())['hydrated']).toBeUndefined();
+    expect((await read())['hydrated']).toBe('');
     isDown = false;
     // The fence of the failed one must not hold up the next longer than it says.
     await hydrate(request);
@@ -189,7 +190,7 @@ describe('hydrate', () => {
       if (!settled || !voided || !open || !before) throw new Error('no attempts');
       for (const attempt of attempts) await ledger.intent(attempt, undefined);
       await endAt(before, 5n);
-      await test.redis.command((client) => client.hdel(key, 'hydrated'));
+      await changeCounters(test.redis, key, { hydrated: '' });
       if (record === 'lost')
         await test.redis.command((client) => client.del(budgetKeys(test.prefix, payer.tenantId).holds));
       const gate = Promise.withResolvers<void>();
@@ -219,7 +220,7 @@ describe('hydrate', () => {
     if (held.kind !== 'ok') throw new Error(held.kind);
     const attempt = attemptOf(hold(1), held.heldAtMs);
     await test.stores.ledger.intent(attempt, undefined);
-    await test.redis.command((client) => client.hdel(key, 'hydrated'));
+    await changeCounters(test.redis, key, { hydrated: '' });
     const gate = Promise.withResolvers<void>();
     const sql = watched(gate.promise);
     const failed = hydrateFrom(sql)(request);
@@ -239,9 +240,8 @@ describe('hydrate', () => {
       expect(await holdOnce(test.stores, hold(1))).toMatchObject({ kind: 'ok' });
       await test.stores.redisGate.release(hold(1), 'void', { nanoUsd: 0n, tokens: 0 });
       // As an old snapshot would say: nothing was ever spent.
-      await test.redis.command((client) =>
-        client.hset(key, { hydrated: wrong, 'all:usd:settled': '0', 'all:tokens:settled': '0' }),
-      );
+      const change = { hydrated: wrong, interval: 'all', settledUsd: '=0', settledTokens: '=0' };
+      await changeCounters(test.redis, key, change);
       expect(await holdOnce(test.stores, hold(2, 2n * DIME))).toMatchObject({
         kind: 'refused',
         settled: NANO - DIME,
@@ -253,7 +253,7 @@ describe('hydrate', () => {
   it('voids an attempt that was held under counters which are not trusted any more', async () => {
     const { key, hold } = stage();
     await holdOnce(test.stores, hold(1));
-    await test.redis.command((client) => client.hset(key, 'hydrated', '1:another-server'));
+    await changeCounters(test.redis, key, { hydrated: '1:another-server' });
     expect(await test.stores.redisGate.markSent(hold(1), 1n)).toBe(false);
   });
 

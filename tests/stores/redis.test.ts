@@ -9,6 +9,7 @@ import { ProcessTable } from '../../dev/stack/process-table.ts';
 import { startRedis } from '../../dev/stack/redis.ts';
 import type { Server } from '../../dev/stack/server.ts';
 import { findTool } from '../../dev/stack/tools.ts';
+import { holdFunctions } from '../../src/stores/hold-functions.ts';
 import {
   checkRedis,
   createRedis,
@@ -109,6 +110,15 @@ describe('createRedis', () => {
     expect(await redis.run(script, ['test:bucket'], [50])).toBe(1);
   });
 
+  it('loads its functions into a server that does not have them, and again after a restart', async () => {
+    await using redis = await open();
+    const count = () => redis.run(holdFunctions.versions, ['test:scope'], ['1:run']);
+    expect(await Promise.all([count(), count()])).toEqual([[''], ['']]);
+    await restart();
+    await redis.ready(10_000);
+    expect(await count()).toEqual(['']);
+  });
+
   it('does not take an error of a script for a lost one', async () => {
     await using redis = await open();
     const wrong = { lua: "return redis.error_reply('ERR wrong')", sha: '0'.repeat(40) };
@@ -132,9 +142,9 @@ describe('createRedis', () => {
     expect(await takesWrites(redis)).toBe(true);
     await redis.command((client) => client.config('SET', ...broken));
     const refused = redis.run(
-      loadScript('holds', 'release'),
-      ['h', 'l', 'd'],
-      ['a', 'void', '0', 0, 1_000, 0],
+      holdFunctions.release,
+      ['h', 'l', 'd', 's'],
+      ['a#1', 'a', 'void', '0', 0, 1_000],
     );
     await expect(refused).rejects.toSatisfy(isRedisOutage);
     await redis.ping();

@@ -5,6 +5,7 @@ import { budgetKeys } from '../../src/stores/keys.ts';
 import type { Scope } from '../../src/task/budget.ts';
 import { fromIntervalKey } from '../../src/task/window.ts';
 import { eventually } from './eventually.ts';
+import { readCounters } from './scope-counters.ts';
 import type { TestStores } from './stores.ts';
 
 /** "Holds 0 within 15 s of idling". */
@@ -72,7 +73,7 @@ async function redisCounters(test: TestStores, tenantId: string, generation: big
   const place = `${redis.prefix}:{t:${tenantId}}:scope:`;
   const counters: Counter[] = [];
   for (const key of await keysLike(test, `${place}*`)) {
-    const hash = await redis.command((client) => client.hgetall(key));
+    const hash = await readCounters(redis, key);
     if (hash['hydrated'] !== wanted) continue;
     const [, kind = '', id = ''] = /^([a-z]+):(.*)$/.exec(key.slice(place.length)) ?? [];
     for (const interval of (hash['intervals'] ?? '').split(';').filter((one) => one !== '')) {

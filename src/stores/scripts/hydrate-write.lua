@@ -2,94 +2,87 @@
 -- hydrate-begin is still there: any change of the scope in between removed it, but for the ends of attempts, which are noted. Other
 -- intervals of the scope stay as they are.
 -- KEYS: holds, leases, scope
--- ARGV: token, generation, runId, kind, id, leaseMs, number of intervals, then per interval: its name, settled nano, settled tokens; then
---       JSON: [{key, call, nano, tokens, owner, generation, heldAt, scopes = [[kind, id], ...]}] of started attempts, amounts as text
+-- ARGV: token, '<generation>:<run id>', leaseMs, number of intervals, then per interval: its name, settled nano, settled tokens; then
+--       JSON: [{key, call, nano, tokens, owner, heldAt, scopes = [key, ...]}] of started attempts, amounts as text
 -- Returns 'OK' or 'LOST'
-local token, wanted, kind, id = ARGV[1], ARGV[2] .. ':' .. ARGV[3], ARGV[4], ARGV[5]
-local under = redis.call('HGET', KEYS[3], 'hydrating')
-if not under or string.sub(under, 1, #token + 1) ~= token .. '|' then return 'LOST' end
+local token, wanted, intervalCount, state = ARGV[1], ARGV[2], ARGV[4] + 0, redis.call('GET', KEYS[3])
+if not state then return 'LOST' end
+local hydrated, oldVersion, hydrating, _, oldCount, from = read(HEAD, state)
+if hydrating ~= token then return 'LOST' end
+if hydrated ~= wanted then oldVersion, oldCount = NONE, 0 end
 
 -- What became of attempts that may have been read as under way.
-local ended = {}
-for key, nano, tokens in string.gmatch(redis.call('HGET', KEYS[3], 'ended') or '', '([^ ;]+) ([^ ;]+) ([^ ;]+);') do
-  ended[key] = { nano = nano, tokens = tokens }
+local ended, afterBlocks = {}, from + BLOCK_SIZE * oldCount
+for key, nano, tokens in string.gmatch(string.sub(state, afterBlocks), '([^ ;]+) ([^ ;]+) ([^ ;]+);') do
+  ended[key] = { nano = nano + 0, tokens = tokens + 0 }
 end
 
-local now = nowMs()
-local oldVersion, oldIntervals = validState(KEYS[3], wanted)
-local intervals, rebuilt = {}, {}
-for number = 1, tonumber(ARGV[7]) do rebuilt[ARGV[8 + 3 * (number - 1)]] = true end
-if oldVersion == '' then
-  redis.call('DEL', KEYS[3])
-else
-  for interval in string.gmatch(oldIntervals, '([^;]+);') do
-    if not rebuilt[interval] then
-      local stop = tonumber(string.match(interval, '-(%d+)$'))
-      if stop and stop <= now then
-        for _, field in ipairs({ 'token', 'usd:settled', 'usd:held', 'tokens:settled', 'tokens:held' }) do
-          redis.call('HDEL', KEYS[3], interval .. ':' .. field)
-        end
-      else
-        intervals[#intervals + 1] = interval .. ';'
+local now, rebuilt, isRebuilt, kept = nowMs(), {}, {}, {}
+for number = 1, intervalCount do
+  local at = 5 + 3 * (number - 1)
+  local start, stop = boundsOf(ARGV[at])
+  isRebuilt[ARGV[at]] = true
+  rebuilt[number] = { start = start, stop = stop, settledUsd = sumOf(ARGV[at + 1], 0), settledTokens = sumOf(ARGV[at + 2], 0), heldUsd = 0, heldTokens = 0 }
+end
+for block = from, afterBlocks - 1, BLOCK_SIZE do
+  local start, stop = read(BLOCK, state, block)
+  if not isRebuilt[nameOf(start, stop)] and stop > now then kept[#kept + 1] = string.sub(state, block, block + BLOCK_SIZE - 1) end
+end
+
+-- The place of this scope in a record, with what it is counted in now.
+local function placeOf(version, identities, heldAt, record)
+  for _, counter in ipairs(rebuilt) do
+    if heldAt >= counter.start and heldAt < counter.stop then
+      counter.heldUsd, counter.heldTokens = sumOf(counter.heldUsd, record.nano), sumOf(counter.heldTokens, record.tokens)
+      local bounds, others = pack('<dd', counter.start, counter.stop), {}
+      for at = 1, #identities, IDENTITY_SIZE do
+        if string.sub(identities, at, at + 15) ~= bounds then others[#others + 1] = string.sub(identities, at, at + IDENTITY_SIZE - 1) end
       end
-    end
-  end
-end
-for number = 1, tonumber(ARGV[7]) do
-  local at = 8 + 3 * (number - 1)
-  local interval = ARGV[at]
-  intervals[#intervals + 1] = interval .. ';'
-  redis.call('HSET', KEYS[3], interval .. ':token', token, interval .. ':usd:settled', ARGV[at + 1],
-    interval .. ':tokens:settled', ARGV[at + 2], interval .. ':usd:held', '0', interval .. ':tokens:held', '0')
-end
-redis.call('HDEL', KEYS[3], 'hydrating', 'ended')
-redis.call('HSET', KEYS[3], 'hydrated', wanted, 'version', token, 'intervals', table.concat(intervals))
-
-local function countIn(entry, record)
-  for interval in pairs(rebuilt) do
-    if covers(interval, tonumber(record.heldAt)) then
-      redis.call('HINCRBY', KEYS[3], interval .. ':usd:held', record.nano)
-      redis.call('HINCRBY', KEYS[3], interval .. ':tokens:held', record.tokens)
-      local at = 4
-      while entry[at] and entry[at] ~= interval do at = at + 2 end
-      entry[at], entry[at + 1] = interval, token
+      identities = table.concat(others) .. bounds .. token
     end
   end
   -- Only what was counted everywhere before is counted everywhere now.
-  if oldVersion == '' or entry[3] == oldVersion then entry[3] = token end
+  if oldVersion == NONE or version == oldVersion then version = token end
+  return pack(PLACE, KEYS[3], version, #identities / IDENTITY_SIZE) .. identities
 end
 
 local function settleIn(heldAt, charge)
-  for interval in pairs(rebuilt) do
-    if covers(interval, tonumber(heldAt)) then
-      redis.call('HINCRBY', KEYS[3], interval .. ':usd:settled', charge.nano)
-      redis.call('HINCRBY', KEYS[3], interval .. ':tokens:settled', charge.tokens)
+  for _, counter in ipairs(rebuilt) do
+    if heldAt >= counter.start and heldAt < counter.stop then
+      counter.settledUsd, counter.settledTokens = sumOf(counter.settledUsd, charge.nano), sumOf(counter.settledTokens, charge.tokens)
     end
   end
 end
 
 local function countUnderWay(attempt)
-  local text = redis.call('HGET', KEYS[1], attempt.key)
-  local record
-  if text then
-    record = cjson.decode(text)
-  else
+  local text = redis.call('HGET', KEYS[1], attempt.call)
+  local record = recordOf(text, attempt.key)
+  if not record then
     -- Nobody knows whether a lost record was marked sent: it says "maybe", and gets a lease so that its owner can show itself.
-    record = {
-      call = attempt.call, nano = attempt.nano, tokens = attempt.tokens, owner = attempt.owner,
-      generation = attempt.generation, sent = 'unknown', heldAt = attempt.heldAt, seen = '0', scopes = {},
-    }
-    for index, scope in ipairs(attempt.scopes) do record.scopes[index] = { scope[1], scope[2], '' } end
-    redis.call('ZADD', KEYS[2], now + tonumber(ARGV[6]), attempt.key)
+    text = uncounted('u', attempt, unpack(attempt.scopes)) .. (text or '')
+    record = recordOf(text, attempt.key)
+    redis.call('ZADD', KEYS[2], now + ARGV[3], attempt.key)
   end
-  for _, entry in ipairs(record.scopes) do
-    if entry[1] == kind and entry[2] == id then countIn(entry, record) end
+  local at, places = record.places, {}
+  for place = 1, record.count do
+    local key, version, counted, identities = read(PLACE, text, at)
+    local next = identities + IDENTITY_SIZE * counted
+    if key == KEYS[3] then
+      places[place] = placeOf(version, string.sub(text, identities, next - 1), record.heldAt, record)
+    else
+      places[place] = string.sub(text, at, next - 1)
+    end
+    at = next
   end
-  redis.call('HSET', KEYS[1], attempt.key, cjson.encode(record))
+  local head = string.sub(text, record.at, record.places - 1)
+  redis.call('HSET', KEYS[1], attempt.call, replaced(text, record, head .. table.concat(places)))
 end
 
-for _, attempt in ipairs(cjson.decode(ARGV[8 + 3 * tonumber(ARGV[7])])) do
-  if ended[attempt.key] then settleIn(attempt.heldAt, ended[attempt.key]) else countUnderWay(attempt) end
+for _, attempt in ipairs(cjson.decode(ARGV[5 + 3 * intervalCount])) do
+  if ended[attempt.key] then settleIn(attempt.heldAt + 0, ended[attempt.key]) else countUnderWay(attempt) end
 end
-redis.call('PEXPIRE', KEYS[3], SCOPE_TTL_MS)
+for _, counter in ipairs(rebuilt) do
+  kept[#kept + 1] = pack(BLOCK, counter.start, counter.stop, token, counter.settledUsd, counter.settledTokens, counter.heldUsd, counter.heldTokens)
+end
+redis.call('SET', KEYS[3], pack(HEAD, wanted, token, NONE, 0, #kept) .. table.concat(kept), 'PX', SCOPE_TTL_MS)
 return 'OK'

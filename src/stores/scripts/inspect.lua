@@ -1,40 +1,46 @@
 -- What a scope counts, and what the records of holds say it should hold: read in one moment, to be compared.
--- KEYS: holds, scope   ARGV: kind, id, '<generation>:<run id>'
+-- KEYS: holds, scope   ARGV: '<generation>:<run id>'
 -- Returns {} when the scope is not hydrated, else {nowMs, then per interval: its name, settled nano, settled tokens, held nano, held tokens,
 -- nano and tokens of the records that it counts, and their attempt keys with spaces between}
-local version, intervals = validState(KEYS[2], ARGV[3])
-if version == '' then return {} end
-local counters, byToken = {}, {}
-for interval in string.gmatch(intervals, '([^;]+);') do
-  local found = redis.call('HMGET', KEYS[2], interval .. ':usd:settled', interval .. ':tokens:settled',
-    interval .. ':usd:held', interval .. ':tokens:held', interval .. ':token')
-  local counter = { interval = interval, found = found, nano = 0, tokens = 0, keys = {} }
+local state = redis.call('GET', KEYS[2])
+if versionOf(state, ARGV[1]) == NONE then return {} end
+local counters, byIdentity = {}, {}
+local _, _, _, _, blocks, from = read(HEAD, state)
+for block = from, from + BLOCK_SIZE * (blocks - 1), BLOCK_SIZE do
+  local start, stop, _, settledUsd, settledTokens, heldUsd, heldTokens = read(BLOCK, state, block)
+  local counter = {
+    found = { settledUsd, settledTokens, heldUsd, heldTokens }, interval = nameOf(start, stop), nano = 0, tokens = 0, keys = {},
+  }
   counters[#counters + 1] = counter
-  byToken[interval .. ' ' .. found[5]] = counter
+  byIdentity[string.sub(state, block, block + IDENTITY_SIZE - 1)] = counter
 end
 
 -- A record is read once, whatever it is counted in: there may be thousands, and everybody waits meanwhile.
-local records = redis.call('HGETALL', KEYS[1])
-for place = 1, #records, 2 do
-  local record = cjson.decode(records[place + 1])
-  for _, entry in ipairs(record.scopes) do
-    if entry[1] == ARGV[1] and entry[2] == ARGV[2] then
-      for at = 4, #entry, 2 do
-        local counter = byToken[entry[at] .. ' ' .. entry[at + 1]]
+for _, text in ipairs(redis.call('HVALS', KEYS[1])) do
+  local at = 1
+  while at <= #text do
+    local _, _, _, nano, tokens, attemptKey, _, _, count, place = read(RECORD, text, at)
+    for _ = 1, count do
+      local key, _, counted, identities = read(PLACE, text, place)
+      place = identities + IDENTITY_SIZE * counted
+      for held = identities, key == KEYS[2] and place - 1 or 0, IDENTITY_SIZE do
+        local counter = byIdentity[string.sub(text, held, held + IDENTITY_SIZE - 1)]
         if counter then
-          counter.nano, counter.tokens = counter.nano + record.nano, counter.tokens + record.tokens
-          counter.keys[#counter.keys + 1] = records[place]
+          counter.nano, counter.tokens = sumOf(counter.nano, nano), sumOf(counter.tokens, tokens)
+          counter.keys[#counter.keys + 1] = attemptKey
         end
       end
     end
+    at = place
   end
 end
 
 local answer = { string.format('%.0f', nowMs()) }
 for _, counter in ipairs(counters) do
-  for _, value in ipairs({ counter.interval, counter.found[1], counter.found[2], counter.found[3], counter.found[4],
-    string.format('%.0f', counter.nano), string.format('%.0f', counter.tokens), table.concat(counter.keys, ' ') }) do
-    answer[#answer + 1] = value
-  end
+  answer[#answer + 1] = counter.interval
+  for _, amount in ipairs(counter.found) do answer[#answer + 1] = string.format('%.0f', told(amount)) end
+  answer[#answer + 1] = string.format('%.0f', told(counter.nano))
+  answer[#answer + 1] = string.format('%.0f', told(counter.tokens))
+  answer[#answer + 1] = table.concat(counter.keys, ' ')
 end
 return answer

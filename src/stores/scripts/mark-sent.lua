@@ -1,21 +1,25 @@
 -- Last step before the request: from here on the attempt may have reached the provider. Fails when the hold is gone, was made by
 -- another server process, or when one of its scopes was rebuilt from a Postgres that did not know the attempt yet.
--- KEYS: holds, leases, done, scopes...   ARGV: attemptKey, leaseMs, '<generation>:<run id>', number of scopes, kind and id per scope
+-- KEYS: holds, leases, done, scopes...   ARGV: attemptKey, callKey, leaseMs, '<generation>:<run id>'
 -- Returns 1, or 0 when the attempt must be voided
-local attemptKey, leaseMs, wanted, count = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
-local scopes = readScopes(4, 5, count)
+local attemptKey, callKey, wanted = ARGV[1], ARGV[2], ARGV[4]
 if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
-local text = redis.call('HGET', KEYS[1], attemptKey)
-if not text then return 0 end
-local record = cjson.decode(text)
+local text = redis.call('HGET', KEYS[1], callKey)
+local record = recordOf(text, attemptKey)
+if not record then return 0 end
 -- Read from a snapshot, it may have been taken since; and where no scope has a limit, no version tells.
-if record.run ~= string.match(wanted, ':(.*)$') then return 0 end
-for _, entry in ipairs(record.scopes) do
-  local index = scopeIndex(scopes, entry[1], entry[2])
-  if index and validState(scopes[index].key, wanted) ~= entry[3] then return 0 end
+if not isOfRun(record.hydrated, string.match(wanted, ':(.*)$')) then return 0 end
+local states, at = redis.call('MGET', unpack(KEYS, 4)), record.places
+for place = 1, record.count do
+  local key, version, counted, identities = read(PLACE, text, at)
+  at = identities + IDENTITY_SIZE * counted
+  local index = indexOf(KEYS, key, 4, place)
+  if index and versionOf(states[index - 3], wanted) ~= version then return 0 end
 end
-for _, scope in ipairs(scopes) do disturb(scope.key) end
-record.sent = 'yes'
-redis.call('HSET', KEYS[1], attemptKey, cjson.encode(record))
-redis.call('ZADD', KEYS[2], nowMs() + leaseMs, attemptKey)
+for index = 4, #KEYS do
+  if states[index - 3] then disturb(KEYS[index], states[index - 3]) end
+end
+record.sent = 'y'
+writeRecord(KEYS[1], callKey, text, record)
+redis.call('ZADD', KEYS[2], nowMs() + ARGV[3], attemptKey)
 return 1
