@@ -125,9 +125,21 @@ export function createRedis(options: RedisOptions, log: Logger): Redis {
   };
 }
 
-/** Waits until the server answers, at most `timeoutMs`, and refuses one that may evict keys: a lost counter is a passed limit. */
+/** The first with functions. */
+const OLDEST_MAJOR = 7;
+
+/**
+ * Waits until the server answers, at most `timeoutMs`, and refuses one that is too old, and one that may evict keys: a lost counter is a
+ * passed limit.
+ */
 export async function checkRedis(redis: Redis, options: RedisOptions, timeoutMs = 10_000): Promise<void> {
   await redis.ready(timeoutMs);
+  const info = await redis.command((client) => client.info('server'));
+  const [, version, major] = /^redis_version:((\d+)\S*)/m.exec(info) ?? [];
+  if (version !== undefined && Number(major) < OLDEST_MAJOR)
+    throw new Error(
+      `redis is version ${version}, expected ${OLDEST_MAJOR} or newer: it has to keep functions`,
+    );
   if (options.policyChecked) return;
   const answer: unknown = await redis.command((client) => client.config('GET', 'maxmemory-policy'));
   const policy = Array.isArray(answer) ? answer[1] : undefined;

@@ -1,6 +1,8 @@
 // The connection to Redis, against a server of the test's own that is frozen, killed and started again.
 
+import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -216,6 +218,24 @@ describe('checkRedis', () => {
     );
     await expect(checkRedis(redis, optionsOf({ policyChecked: true }))).resolves.toBeUndefined();
     await redis.command((client) => client.config('SET', 'maxmemory-policy', 'noeviction'));
+  });
+
+  it('refuses a server that is too old to keep functions', async () => {
+    const info = 'loading:0\r\nredis_version:6.2.14\r\nrun_id:abc';
+    // Answers whatever it is asked with what it is.
+    const old = createServer((socket) => {
+      socket.on('data', (data) => {
+        const commands = data.toString().match(/^\*\d+\r$/gm) ?? [];
+        for (const _ of commands) socket.write(`$${info.length}\r\n${info}\r\n`);
+      });
+    }).listen(0, '127.0.0.1');
+    await once(old, 'listening');
+    const { port } = old.address() as AddressInfo; // it listens on a port
+    const options = { ...optionsOf(), url: `redis://127.0.0.1:${port}` };
+    const redis = createRedis(options, QUIET);
+    await expect(checkRedis(redis, options)).rejects.toThrow('redis is version 6.2.14, expected 7 or newer');
+    await redis.close();
+    old.close();
   });
 });
 
