@@ -91,7 +91,6 @@ export async function joinBenchStores(
     defaultLimits: { tenant: [], user: [], session: [], task: [] },
     budget: { store, redisDown: 'closed', onMoved: () => undefined },
     calendar: { zone: 'UTC', weekStart: 'monday' },
-    rateOf: () => ({}),
     events: { ringCapacity: 512, onPublished: () => undefined },
   });
   return {

@@ -2,7 +2,10 @@
 
 import { heading, say } from '../dev/demo/terminal.ts';
 
-const BENCHES = ['holds', 'hold-and-settle', 'hold-scaling', 'hydration', 'limits'];
+const BENCHES = [
+  ...['holds', 'hold-and-settle', 'hold-scaling', 'hydration', 'limits', 'quota'],
+  ...['priority', 'fairness', 'pool-scaling', 'temporal-overhead'],
+];
 
 const [name] = process.argv.slice(2);
 if (name !== 'all' && !BENCHES.includes(name ?? '')) {

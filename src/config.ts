@@ -25,6 +25,7 @@ export {
   type Limits,
   notEnforced,
   type PlanLimit,
+  planOfTenant,
   type RateLimit,
 } from './config/limits-file.ts';
 export type { Model } from './config/models-file.ts';
@@ -77,11 +78,27 @@ export function loadConfig(sources: ConfigSources = {}): Config {
   return deepFreeze({ ...settings, temporal, providers, models: models.models, tiers, modelsHash, limits });
 }
 
+/** The files that a configuration is read from, those included that may be there one day. */
+export function configFiles(sources: ConfigSources = {}): readonly string[] {
+  const env = presentEnvironment(sources.env ?? processEnvironment());
+  const overlay = sources.configDir ?? env[FOLDER_VARIABLE];
+  const folders = overlay === undefined ? [SHIPPED_FOLDER] : [SHIPPED_FOLDER, overlay];
+  return folders.flatMap((folder) =>
+    ['default.yaml', 'models.yaml', 'limits.yaml'].map((name) => join(folder, name)),
+  );
+}
+
 /**
  * What only the gateway must hold to: it does not serve strangers without a key.
  * @throws ConfigError with `auth: off` on an address that others can reach, and with `auth: keys` without an admin key
  */
-export function checkGatewayExposure({ auth, gateway }: Pick<Config, 'auth' | 'gateway'>): void {
+export function checkGatewayExposure({
+  auth,
+  gateway,
+}: {
+  readonly auth: Config['auth'];
+  readonly gateway: Pick<Config['gateway'], 'host' | 'adminKey'>;
+}): void {
   if (auth === 'off' && !isLoopback(gateway.host))
     throw new ConfigError([
       {

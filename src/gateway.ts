@@ -2,22 +2,27 @@
 
 // The gateway process: HTTP, event streams, metrics and the API's documentation on one port. It holds no state. Nobody imports this file.
 
-import { checkGatewayExposure, loadConfig, notEnforced } from './config.ts';
+import { openLiveConfig } from './config/live-config.ts';
+import { checkGatewayExposure, notEnforced } from './config.ts';
 import { createApp } from './gateway/app.ts';
 import { createLogger } from './log.ts';
 import { closingAfter, openParts } from './process.ts';
+import { hangUps, startReloading } from './reload.ts';
 import { isPostgresOutage } from './stores/postgres.ts';
 import { isRedisOutage } from './stores/redis.ts';
 
 async function main(): Promise<void> {
-  const config = loadConfig();
+  const live = openLiveConfig();
+  const { config } = live;
   checkGatewayExposure(config);
   const log = createLogger({ ...config.log, service: 'gateway' });
   const ignored = notEnforced(config);
   if (ignored.length > 0) log.warn('accepted but not enforced yet', { settings: ignored });
 
   await closingAfter(log, async (closers) => {
-    const parts = await openParts({ config, kind: 'gateway', log }, closers);
+    const parts = await openParts({ ...live, kind: 'gateway', log }, closers);
+    const reloading = startReloading({ live, meter: parts.metrics.config, log, signals: hangUps() });
+    closers.push(async () => reloading[Symbol.asyncDispose]());
     const app = await createApp({
       ...parts,
       client: parts.tasks,
@@ -27,6 +32,7 @@ async function main(): Promise<void> {
         auth: config.auth,
         adminKey: config.gateway.adminKey,
         heartbeatMs: config.event.heartbeatMs,
+        shutdownGraceMs: config.gateway.shutdownGraceTimeMs,
       },
     });
     closers.push(() => app.close());
@@ -49,9 +55,16 @@ async function listen(app: Listener, { host, port }: { host: string; port: numbe
   }
 }
 
+const STOPS = ['SIGTERM', 'SIGINT'] as const;
+
+/** The first one. After it any of them ends the process at once, as if nobody had ever listened. */
 function stopSignal(): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
-    for (const name of ['SIGTERM', 'SIGINT'] as const) process.once(name, () => resolve(name));
+    const stop = (name: NodeJS.Signals) => {
+      for (const one of STOPS) process.off(one, stop);
+      resolve(name);
+    };
+    for (const name of STOPS) process.on(name, stop);
   });
 }
 

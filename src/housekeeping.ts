@@ -6,6 +6,7 @@ import type { CallDependencies } from './calls/call.ts';
 import { pause } from './calls/pause.ts';
 import { type OwnerLife, reap } from './calls/reaper.ts';
 import type { TaskExecution } from './client/task-client.ts';
+import { type CountQueuesParts, countQueues } from './count-queues.ts';
 import type { Logger } from './log.ts';
 import type { Metrics } from './metrics.ts';
 import { reconcile } from './reconcile.ts';
@@ -22,6 +23,10 @@ export type HousekeepingOptions = {
   readonly calls: CallDependencies;
   readonly lifeOf: OwnerLife;
   readonly describe: (taskId: string, runId: string | undefined) => Promise<TaskExecution | undefined>;
+  /** What waits in Temporal's queues. */
+  readonly describeQueues: CountQueuesParts['describeQueues'];
+  readonly priorityQueues: boolean;
+  readonly queueCountIntervalMs: number;
   readonly metrics: Metrics;
   readonly log: Logger;
   readonly reaperIntervalMs: number;
@@ -38,6 +43,7 @@ export type Housekeeping = AsyncDisposable;
 const PARTITION_INTERVAL_MS = 3_600_000;
 const RETENTION_INTERVAL_MS = 3_600_000;
 const DRIFT_LOOK_MS = 200;
+const LEARNT_INTERVAL_MS = 2_000;
 
 /** Runs every job at its interval until disposed. A job that fails is logged and comes again. */
 export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
@@ -57,6 +63,7 @@ export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
       options.reconcileIntervalMs,
       () => reconcile(stores, options.describe, options.reconcileIntervalMs),
     ],
+    ['queues', options.queueCountIntervalMs, () => countQueues({ ...options, ...stores })],
     ['drift', options.driftIntervalMs, () => checkDrift(drift, options)],
     ...retentionJobs(stores, options.retention),
     ['partitions', PARTITION_INTERVAL_MS, () => stores.ledger.ensurePartitions()],
@@ -71,6 +78,12 @@ export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
   running.push(
     repeat(stopping.signal, options.reaperIntervalMs, log, 'gauges', () =>
       setGauges(stores, options.metrics),
+    ),
+  );
+  // Without a lock, too: each process may be the one that saw the other Redis first.
+  running.push(
+    repeat(stopping.signal, LEARNT_INTERVAL_MS, log, 'learnt-rates', () =>
+      keepLearnt(stores, options.metrics),
     ),
   );
   return {
@@ -147,9 +160,16 @@ function abs(amount: bigint): bigint {
   return amount < 0n ? -amount : amount;
 }
 
+/** What was learnt of providers' limits outlives Redis, and the limits of now are shown. */
+async function keepLearnt({ learntRates, rateReports }: Stores, metrics: Metrics): Promise<void> {
+  await learntRates.keep(rateReports.providers());
+  metrics.rates(await rateReports.ofModels());
+}
+
 async function setGauges(stores: Stores, metrics: Metrics): Promise<void> {
   const holds = await stores.ledger.openHolds();
   metrics.holdsOpen.set(holds.count);
   metrics.oldestHoldSeconds.set(holds.oldestSeconds);
+  metrics.queues(await stores.queueCounts.read());
   metrics.tasksWaiting.set({ reason: 'limit' }, await stores.tasks.waitingCount());
 }

@@ -5,7 +5,7 @@ import type { Logger as TemporalLogger } from '@temporalio/worker';
 import winston from 'winston';
 import { toPrintable } from './log/printable.ts';
 
-type LogLevel = 'error' | 'warn' | 'info' | 'debug';
+export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
 export type LogFields = Readonly<Record<string, unknown>>;
 
 export type Logger = {
@@ -20,6 +20,12 @@ export type Logger = {
   readonly isDebugEnabled: boolean;
 };
 
+/** The one that a process creates. */
+export type RootLogger = Logger & {
+  /** From now on, for its children too. */
+  setLevel(level: LogLevel): void;
+};
+
 export type LogOptions = {
   readonly level: LogLevel;
   /** `auto`: readable lines on a terminal, JSON elsewhere. */
@@ -32,7 +38,7 @@ export type LogOptions = {
 
 const LEVELS = { error: 0, warn: 1, info: 2, debug: 3 } as const satisfies Record<LogLevel, number>;
 
-export function createLogger({ level, format, service, stream = process.stdout }: LogOptions): Logger {
+export function createLogger({ level, format, service, stream = process.stdout }: LogOptions): RootLogger {
   const isPretty = format === 'pretty' || (format === 'auto' && stream.isTTY === true);
   const target = winston.createLogger({
     level,
@@ -43,7 +49,10 @@ export function createLogger({ level, format, service, stream = process.stdout }
     }))(),
     transports: [new winston.transports.Stream({ stream, eol: '\n' })],
   });
-  return withFields(target, { service });
+  const setLevel = (next: LogLevel) => {
+    target.level = next;
+  };
+  return Object.assign(withFields(target, { service }), { setLevel });
 }
 
 /** Temporal's runtime and core log through ours. A workflow's id is our task id; task tokens are of no use to a reader. */

@@ -2,42 +2,61 @@
 // list of what to close. It decides nothing; both roots read top to bottom.
 
 import { Client, Connection, defaultGrpcRetryOptions, makeGrpcRetryInterceptor } from '@temporalio/client';
-import { type Breaker, createBreaker, guarded } from './calls/breaker.ts';
-import type { CallDependencies } from './calls/call.ts';
-import { isProviderFailure } from './calls/govern.ts';
+import type { Breaker } from './calls/breaker.ts';
+import { type CallDependencies, providerOf } from './calls/call.ts';
+import { createCatalogs } from './calls/catalog.ts';
+import { foreseeCall } from './calls/estimate.ts';
+import { guarded } from './calls/guarded.ts';
 import { pause } from './calls/pause.ts';
 import { type RerateRequest, rerate } from './calls/rerate.ts';
 import { createSpendBreaker, type SpendBreaker } from './calls/spend-breaker.ts';
-import { isTemporalOutage } from './client/outage.ts';
 import { createOwnerLife } from './client/owner.ts';
+import { describeQueues } from './client/queue-backlog.ts';
 import { rpcMeasuring } from './client/rpc-metrics.ts';
 import { ensureSearchAttributes } from './client/search-attributes.ts';
 import { createTaskClient } from './client/task-client.ts';
-import type { Config } from './config.ts';
-import { startHousekeeping } from './housekeeping.ts';
+import { CONFIG_FILES, type LiveConfig, liveFields } from './config/live-config.ts';
+import { createRateRules } from './config/rate-rules.ts';
+import { type Config, planOfTenant } from './config.ts';
+import { type Housekeeping, type HousekeepingOptions, startHousekeeping } from './housekeeping.ts';
+import { createTurns } from './llm/candidates.ts';
 import { countInputTokens, countTokensAsync, estimateInputTokens } from './llm/count.ts';
 import { createLanguageModels } from './llm/models.ts';
 import { createTaskPlan } from './llm/plan-task.ts';
 import type { Logger } from './log.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { ownerLife, startPresence } from './presence.ts';
+import { createProcessBreakers, openModelBreakers, type ProcessBreakers } from './process-breakers.ts';
+import { guardPostgres } from './stores/guarded-postgres.ts';
 import { listenForLimitChanges } from './stores/limit-changes.ts';
 import { createPostgres, isPostgresOutage, type Postgres } from './stores/postgres.ts';
 import type { ProcessKind } from './stores/processes.ts';
-import { checkRedis, createRedis, isRedisOutage, type Redis } from './stores/redis.ts';
+import { checkRedis, createRedis, type Redis } from './stores/redis.ts';
 import { createStores, type Stores } from './stores/stores.ts';
+import type { TaskInput } from './task/input.ts';
 
 export type Parts = Awaited<ReturnType<typeof openParts>>;
 
-/** Opens everything that both processes need. `closers` are run in reverse; see `closingAfter`. */
-export async function openParts(
-  { config, kind, log }: { config: Config; kind: ProcessKind; log: Logger },
-  closers: Closers,
-) {
+export type PartsOptions = {
+  readonly config: Config;
+  /** Left out: the configuration stays as it is. */
+  readonly onReload?: LiveConfig['onReload'];
+  readonly kind: ProcessKind;
+  readonly log: Logger;
+};
+
+/**
+ * Opens everything that both processes need. `closers` are run in reverse; see `closingAfter`. The sections of the configuration that
+ * may change under way (config/live-config.ts) are read where they are used, never kept.
+ */
+export async function openParts({ config, onReload, kind, log }: PartsOptions, closers: Closers) {
   const metrics = createMetrics();
-  const breakers = createBreakers(config, metrics, log);
+  metrics.config.ready(CONFIG_FILES);
+  const breakers = createProcessBreakers(config, metrics, log);
 
   const { postgres, redis } = await openServers(config, log, { breakers, closers });
+  const ofModels = openModelBreakers(breakers, config, redis);
+  closers.push(async () => ofModels[Symbol.asyncDispose]());
   const stores = openStores(config, { postgres, redis, metrics, log });
   const presence = startPresence({ kind, processes: stores.processes, log });
   closers.push(async () => presence[Symbol.asyncDispose]());
@@ -48,32 +67,30 @@ export async function openParts(
   if (!searchAttributes)
     log.warn('tasks run without search attributes: the namespace lacks them and they cannot be added');
 
-  const spendBreaker = createSpendBreaker(config.breakers.budget);
+  const spendBreaker = createSpendBreaker(liveFields(() => config.breakers.budget));
   const limitChanges = listenForLimitChanges(config.postgres, spendBreaker.forget, log);
   closers.push(async () => limitChanges[Symbol.asyncDispose]());
   const calls = createCallDependencies(config, {
     stores,
     metrics,
-    breakerOf: breakers.ofModel,
+    breakerOf: ofModels.of,
     spendBreaker,
     log,
   });
   const tasks = openTasks(config, temporal, { breaker: breakers.temporal, searchAttributes });
-  const housekeeping = startHousekeeping({
+  onReload?.((change) => {
+    if (change.before.limits.budgets !== change.after.limits.budgets) spendBreaker.forget(undefined);
+  });
+  const housekeeping = housekeep(config, {
+    connection,
+    temporal,
     postgres,
     redis,
     stores,
     calls,
-    lifeOf: ownerLife(stores.processes, createOwnerLife(temporal, config.call)),
-    describe: tasks.describe,
+    tasks,
     metrics,
     log,
-    reaperIntervalMs: config.budget.reaperIntervalMs,
-    returnAfterMs: config.budget.returnAfterMs,
-    sweepAfterMs: config.event.sweepAfterMs,
-    reconcileIntervalMs: config.task.reconcileIntervalMs,
-    driftIntervalMs: config.budget.driftIntervalMs,
-    retention: config.retention,
   });
   closers.push(async () => housekeeping[Symbol.asyncDispose]());
   const probes = {
@@ -84,6 +101,7 @@ export async function openParts(
     redis: redis.ping,
     postgres: postgres.ping,
   };
+  const turnOf = createTurns();
   const rerateAll = (request: RerateRequest) => rerate({ ...calls, rerateRows: stores.rerateRows }, request);
   return {
     metrics,
@@ -94,8 +112,34 @@ export async function openParts(
     rerate: rerateAll,
     tasks,
     probes,
-    plan: planOf(config, searchAttributes),
+    plan: (input: TaskInput) => planOf(config, searchAttributes, { calls, turnOf })(input),
   };
+}
+
+function housekeep(
+  config: Config,
+  parts: Pick<HousekeepingOptions, 'postgres' | 'redis' | 'stores' | 'calls' | 'metrics' | 'log'> & {
+    readonly connection: Connection;
+    readonly temporal: Client;
+    readonly tasks: ReturnType<typeof openTasks>;
+  },
+): Housekeeping {
+  const { connection, temporal, tasks, ...rest } = parts;
+  const { namespace, queuePrefix } = config.temporal;
+  return startHousekeeping({
+    ...rest,
+    lifeOf: ownerLife(rest.stores.processes, createOwnerLife(temporal, config.call)),
+    describe: tasks.describe,
+    describeQueues: () => describeQueues(connection, { namespace, queuePrefix, timeoutMs: RPC_TIMEOUT_MS }),
+    priorityQueues: config.worker.priorityQueues,
+    queueCountIntervalMs: config.task.queueCountIntervalMs,
+    reaperIntervalMs: config.budget.reaperIntervalMs,
+    returnAfterMs: config.budget.returnAfterMs,
+    sweepAfterMs: config.event.sweepAfterMs,
+    reconcileIntervalMs: config.task.reconcileIntervalMs,
+    driftIntervalMs: config.budget.driftIntervalMs,
+    retention: config.retention,
+  });
 }
 
 function openTasks(
@@ -108,6 +152,7 @@ function openTasks(
     queuePrefix: config.temporal.queuePrefix,
     priorityQueues: config.worker.priorityQueues,
     searchAttributes,
+    fairnessWeightOf: fairnessWeights(config),
     rpcTimeoutMs: RPC_TIMEOUT_MS,
   });
   return guarded(tasks, breaker, [
@@ -119,7 +164,7 @@ function openTasks(
 async function openServers(
   config: Config,
   log: Logger,
-  { breakers, closers }: { breakers: ReturnType<typeof createBreakers>; closers: Closers },
+  { breakers, closers }: { breakers: ProcessBreakers; closers: Closers },
 ): Promise<{ postgres: Postgres; redis: Redis }> {
   const postgres = createPostgres(config.postgres, log);
   closers.push(() => postgres.close());
@@ -127,7 +172,7 @@ async function openServers(
   closers.push(() => redis.close());
   await checkRedis(redis, config.redis);
   return {
-    postgres: guarded(postgres, breakers.postgres, ['query', 'transaction']),
+    postgres: guardPostgres(postgres, breakers.postgres),
     redis: guarded(redis, breakers.redis, ['run', 'command', 'runId', 'nowMs']),
   };
 }
@@ -168,53 +213,25 @@ export async function closingAfter(log: Logger, work: (closers: Closers) => Prom
   }
 }
 
-function createBreakers(config: Config, metrics: Metrics, log: Logger) {
-  const make = (
-    name: string,
-    settings: Config['breakers']['llm'],
-    isFailure: (error: unknown) => boolean,
-  ) => {
-    metrics.breakerReady(name);
-    return createBreaker(name, settings, {
-      isFailure,
-      onChange: (changed, state) => {
-        metrics.breaker(changed, state);
-        log.warn('breaker changed', { breaker: changed, state });
-      },
-    });
-  };
-  const models = new Map<string, Breaker>();
-  return {
-    redis: make('redis', config.breakers.redis, isRedisOutage),
-    postgres: make('postgres', config.breakers.postgres, isPostgresOutage),
-    temporal: make('temporal', config.breakers.temporal, isTemporalOutage),
-    ofModel: (model: string): Breaker => {
-      const known = models.get(model) ?? make(`llm:${model}`, config.breakers.llm, isProviderFailure);
-      models.set(model, known);
-      return known;
-    },
-  };
-}
-
 function openStores(
   config: Config,
   { postgres, redis, metrics, log }: { postgres: Postgres; redis: Redis; metrics: Metrics; log: Logger },
 ): Stores {
-  const { providers } = config.limits.rates;
-  for (const [provider, rate] of Object.entries(providers))
-    for (const [dimension, limit] of Object.entries(rate)) metrics.rateLimit(provider, dimension, limit);
   return createStores(postgres, redis, {
     leaseMs: config.call.leaseMs,
     attemptMs: config.call.attemptMs,
-    defaultLimits: config.limits.budgets,
+    defaultLimits: liveFields(() => config.limits.budgets),
     lostAttempts: config.billing.lostAttempts,
     budget: {
       ...config.budget,
       onMoved: (tenantId, to) => log.warn('budgets of a tenant are held elsewhere now', { tenantId, to }),
     },
     calendar: { zone: config.budget.zone, weekStart: config.budget.weekStart },
-    rateOf: (provider) => providers[provider] ?? providers.default,
+    rates: { rules: createRateRules(config), onBookingsLost: metrics.bookingsLost },
+    models: () =>
+      Object.keys(config.models).filter((model) => config.providers[providerOf(model)]?.available),
     events: { ringCapacity: config.event.ringCapacity, onPublished: metrics.published },
+    maxQueued: config.task.maxQueued,
   });
 }
 
@@ -229,13 +246,20 @@ function createCallDependencies(
   },
 ): CallDependencies {
   const { stores, metrics, breakerOf, spendBreaker, log } = parts;
+  const catalogOfNow = createCatalogs(() => config);
   return {
     ...stores,
     models: createLanguageModels({
-      providers: config.providers,
+      get providers() {
+        return config.providers;
+      },
+      canReason: (model) => config.models[model]?.capabilities.includes('reasoning') === true,
+      cachePrompts: config.routing.promptCache,
       onWarning: (warning) => log.warn('a model does not support a part of a request', warning),
     }),
-    catalog: { priceHash: config.modelsHash, modelOf: (id) => config.models[id] },
+    get catalog() {
+      return catalogOfNow();
+    },
     tokens: { upperBound: estimateInputTokens, closerBound: countInputTokens, count: countTokensAsync },
     breakerOf,
     spendBreaker,
@@ -245,7 +269,8 @@ function createCallDependencies(
       taskId === undefined ? undefined : (await stores.tasks.findMessages(taskId))?.messages,
     settings: {
       ...config.call,
-      rateControl: config.rate.enabled,
+      shortHintMs: config.routing.shortHintMs,
+      rateControl: true,
       backpressure: config.budget.backpressure,
       deltaIntervalMs: config.event.deltaIntervalMs,
       deltaBytes: config.event.deltaBytes,
@@ -258,13 +283,21 @@ function createCallDependencies(
   };
 }
 
-function planOf(config: Config, searchAttributes: boolean) {
+function planOf(
+  config: Config,
+  searchAttributes: boolean,
+  { calls, turnOf }: { calls: CallDependencies; turnOf: ReturnType<typeof createTurns> },
+) {
   const available = (model: string) =>
     config.providers[model.slice(0, model.indexOf('/'))]?.available === true;
   return createTaskPlan({
     models: config.models,
     tiers: config.tiers,
     isAvailable: available,
+    costOf: (model, { messages, responseFormat }, maxOutputTokens) =>
+      foreseeCall(calls, { model, messages, responseFormat, maxOutputTokens }, Date.now())?.nanoUsd,
+    turnOf,
+    shortHintMs: config.routing.shortHintMs,
     taskLimits: config.limits.budgets.task,
     callMaxDurationMs: config.call.maxDurationMs,
     heartbeatTimeoutMs: config.call.heartbeatTimeoutMs,
@@ -272,5 +305,10 @@ function planOf(config: Config, searchAttributes: boolean) {
     maxTextBytes: config.task.maxTextBytes,
     priorityQueues: config.worker.priorityQueues,
     searchAttributes,
+    fairnessWeightOf: fairnessWeights(config),
   });
+}
+
+function fairnessWeights(config: Config): (tenantId: string) => number {
+  return (tenantId) => planOfTenant(config.limits.rates, tenantId).fairnessWeight;
 }

@@ -11,16 +11,19 @@ import {
 import { createActivities } from './activities/index.ts';
 import { createCalls } from './calls/govern.ts';
 import { pause } from './calls/pause.ts';
-import { loadConfig, notEnforced } from './config.ts';
+import { openLiveConfig } from './config/live-config.ts';
+import { notEnforced } from './config.ts';
 import { createCoreMetrics } from './core-metrics.ts';
 import { serveHealth } from './health.ts';
 import { letGoAfterGrace } from './let-go.ts';
 import { createLogger, type Logger, toTemporalLogger } from './log.ts';
 import { closingAfter, openParts } from './process.ts';
+import { hangUps, startReloading } from './reload.ts';
 import { PRIORITIES } from './task/input.ts';
 
 async function main(): Promise<void> {
-  const config = loadConfig();
+  const live = openLiveConfig();
+  const { config } = live;
   const log = createLogger({ ...config.log, service: 'worker' });
   const ignored = notEnforced(config);
   if (ignored.length > 0) log.warn('accepted but not enforced yet', { settings: ignored });
@@ -34,8 +37,10 @@ async function main(): Promise<void> {
   });
 
   await closingAfter(log, async (closers) => {
-    const parts = await openParts({ config, kind: 'worker', log }, closers);
-    let isPolling = false;
+    const parts = await openParts({ ...live, kind: 'worker', log }, closers);
+    const reloading = startReloading({ live, meter: parts.metrics.config, log, signals: hangUps() });
+    closers.push(async () => reloading[Symbol.asyncDispose]());
+    let workers: readonly Worker[] = [];
     // Before anything of Temporal's core: what fails here must not leave its threads behind.
     const page = await serveHealth({
       ...config.metrics,
@@ -43,7 +48,8 @@ async function main(): Promise<void> {
       probes: {
         ...parts.probes,
         worker: async () => {
-          if (!isPolling) throw new Error('the worker does not poll yet');
+          if (!workers.some((worker) => worker.getState() === 'RUNNING'))
+            throw new Error('the worker does not poll');
         },
       },
     });
@@ -55,12 +61,14 @@ async function main(): Promise<void> {
       ...parts.stores,
       calls: createCalls(parts.calls),
       plan: parts.plan,
+      tokens: parts.calls.tokens,
+      health: parts.breakers.health,
       meter: parts.metrics.task,
       letGo: letGo.signal,
       log,
     });
     const workflowBundle = await bundle(config.temporal.workflowBundle, log);
-    const workers = await Promise.all(
+    workers = await Promise.all(
       PRIORITIES.map((priority) =>
         Worker.create({
           connection,
@@ -77,7 +85,6 @@ async function main(): Promise<void> {
         }),
       ),
     );
-    isPolling = true;
     const watch = letGoAfterGrace(workers, config.temporal.shutdownGraceTimeMs, letGo);
     closers.push(async () => watch.stop());
     log.info('worker is ready', { metrics: `http://${config.metrics.host}:${page.port}/metrics` });

@@ -43,6 +43,7 @@ it('writes every metric it declares while tasks run through the system', { timeo
       WEIR_BUDGET_DRIFT_INTERVAL: '100ms',
       WEIR_CONFIG_DIR: folderWith({ 'models.yaml': PRICELESS }),
       WEIR_BUDGET_REAPER_INTERVAL: '200ms',
+      WEIR_TASK_QUEUE_COUNT_INTERVAL: '100ms',
     },
   });
   await closingAfter(QUIET, async (closers) => {
@@ -64,6 +65,9 @@ it('writes every metric it declares while tasks run through the system', { timeo
       headers: { accept: 'text/event-stream' },
     });
 
+    await eventually(async () => {
+      if ((await parts.stores.queueCounts.read()) === undefined) throw new Error('nobody has counted queues');
+    });
     const declared = await parts.metrics.registry.getMetricsAsJSON();
     const page = await app.inject({ url: '/metrics' });
     const unwritten = declared.filter(
@@ -131,6 +135,8 @@ async function startWorker(parts: Parts, address: string, taskQueue: string) {
       ...parts.stores,
       calls: createCalls(parts.calls),
       plan: parts.plan,
+      tokens: parts.calls.tokens,
+      health: parts.breakers.health,
       meter: parts.metrics.task,
       log: QUIET,
     }),

@@ -9,7 +9,9 @@ import type { Tasks } from '../stores/tasks.ts';
 import type { ExceededPolicy } from '../task/budget.ts';
 import type { CallOutcome } from '../task/decision.ts';
 import type { EventDraft } from '../task/event.ts';
-import type { AbortPolicy } from '../task/input.ts';
+import type { AbortPolicy, Priority, Tier } from '../task/input.ts';
+import type { Fallback } from '../task/journey.ts';
+import { PRIORITY_KEYS, priorityOfKey } from '../task/priority.ts';
 import { toRetryable } from './failure.ts';
 
 /** Below 4 KB in history: the conversation is read from Postgres. */
@@ -22,7 +24,13 @@ export type CallModelInput = {
   readonly callKey: string;
   readonly stepId: string;
   readonly model: string;
+  /** Size class that the task asked for. */
+  readonly tier?: Tier;
   readonly candidate: number;
+  /** Other models that can answer, now or in time; absent: none. */
+  readonly candidatesLeft?: number;
+  /** Why the call is not at its first model. */
+  readonly fallback?: Fallback;
   readonly visit: number;
   readonly maxOutputTokens: number;
   readonly heldWaits: number;
@@ -34,12 +42,24 @@ export type CallModelInput = {
   readonly abort: AbortPolicy;
   /** ISO 8601. */
   readonly endsAt: string;
+  /** The fields from here on are absent in old histories. */
+  readonly priority?: Priority;
+  /** Since when the call waits, by Temporal's clock; in milliseconds since 1970. */
+  readonly queuedAtMs?: number;
+  /** The call has waited for a place in rate control that was booked for it. */
+  readonly isBooked?: boolean;
+};
+
+export type QueueMeter = {
+  /** How long an attempt was in its queue until a slot was free. */
+  slotTaken(slot: { queue: string; priority: string; seconds: number }): void;
 };
 
 export type ModelActivityDependencies = {
   readonly calls: Calls;
   readonly tasks: Pick<Tasks, 'findMessages' | 'note'>;
   readonly events: Pick<Events, 'append'>;
+  readonly meter?: QueueMeter;
   readonly log: Logger;
   /** Fires when a stopping worker has waited long enough; the SDK tells an activity that was cancelled nothing more. */
   readonly letGo?: AbortSignal;
@@ -49,11 +69,12 @@ const BEAT_MS = 1_000;
 const NEVER = new AbortController().signal;
 
 export function createModelActivities(dependencies: ModelActivityDependencies) {
-  const { calls, tasks, events, log, letGo = NEVER } = dependencies;
+  const { calls, tasks, events, meter, log, letGo = NEVER } = dependencies;
   return {
     /** Answers the visit's outcome; throws what Temporal tries again on the same candidate, or the cancellation. */
     async callModel(input: CallModelInput): Promise<CallOutcome> {
       const context = Context.current();
+      meter?.slotTaken(slotOf(context.info));
       // Remembered: whatever the SDK says of the activity later, nobody will go on with a call that its user has cancelled.
       let isCancelled = false;
       const isCancelRequested = () => {
@@ -98,11 +119,15 @@ export function createModelActivities(dependencies: ModelActivityDependencies) {
   async function show(input: CallModelInput, outcome: CallOutcome | 'running'): Promise<void> {
     const { taskId, runId, tenantId } = input;
     try {
-      if (outcome === 'running')
-        return await tasks.note(taskId, runId, { status: 'running', phase: 'running' });
+      if (outcome === 'running') {
+        await tasks.note(taskId, runId, { status: 'running', phase: 'running' });
+        const fallback = toFallbackEvent(input);
+        if (fallback !== undefined) await events.append({ taskId, runId, tenantId }, [fallback]);
+        return;
+      }
       if (outcome.kind === 'wait' || outcome.kind === 'held' || outcome.kind === 'budget_wait') {
         const until = new Date(Date.now() + outcome.ms).toISOString();
-        const waiting = { reason: outcome.limit, until };
+        const waiting = { reason: outcome.limit, until, kind: reasonOf(outcome) };
         await tasks.note(taskId, runId, { status: 'waiting', phase: 'waiting', waiting });
       }
       const event = toEvent(input, outcome);
@@ -111,6 +136,14 @@ export function createModelActivities(dependencies: ModelActivityDependencies) {
       log.warn('the state of a call could not be shown', { taskId, error });
     }
   }
+}
+
+/** By this machine's clock against the server's; Temporal's core measures the same by the server's alone. */
+function slotOf(info: Context['info']) {
+  const { taskQueue, priority, currentAttemptScheduledTimestampMs } = info;
+  const key = priority?.priorityKey ?? PRIORITY_KEYS.normal;
+  const seconds = Math.max(0, Date.now() - currentAttemptScheduledTimestampMs) / 1_000;
+  return { queue: taskQueue, priority: priorityOfKey(key), seconds };
 }
 
 /** What the attempt before this one told last; it may have died between two renewals of its lease. */
@@ -129,23 +162,43 @@ async function toRequest(
   const { taskId, runId, tenantId, userId, sessionId, candidate, visit } = input;
   const conversation = await tasks.findMessages(taskId);
   if (conversation === undefined) throw new Error(`task ${taskId} has no row`);
-  const { messages, temperature, responseFormat } = conversation;
+  const { messages, temperature, reasoningEffort, responseFormat } = conversation;
   return {
     callKey: input.callKey,
     stepId: input.stepId,
     payer: { tenantId, userId, sessionId, taskId },
     task: { taskId, runId, tenantId },
     model: input.model,
+    tier: input.tier,
+    candidatesLeft: input.candidatesLeft,
+    fallback: input.fallback,
     number: { candidate, visit, attempt },
     messages,
     maxOutputTokens: input.maxOutputTokens,
     temperature,
+    reasoningEffort,
     responseFormat,
     heldWaits: input.heldWaits,
     heldWaitOver: input.heldWaitOver,
     onExceeded: input.onExceeded,
     backpressureMs: input.backpressureMs,
     remainingMs: Date.parse(input.endsAt) - Date.now(),
+    priority: input.priority,
+    queuedAtMs: input.queuedAtMs,
+    isBooked: input.isBooked,
+  };
+}
+
+/** Told with the first visit at another model; which one that is, only the workflow knew. */
+function toFallbackEvent(input: CallModelInput): EventDraft | undefined {
+  const { stepId, callKey, candidate, visit, model, fallback } = input;
+  if (fallback?.since !== visit) return undefined;
+  return {
+    ...{ stepId, callKey },
+    id: `${callKey}#${candidate}.${visit}:fallback`,
+    type: 'fallback',
+    message: `${model} instead of ${fallback.model}: ${fallback.reason}`,
+    data: { from: fallback.model, to: model, reason: fallback.reason },
   };
 }
 
@@ -166,14 +219,25 @@ function toEvent(input: CallModelInput, outcome: CallOutcome): EventDraft | unde
       return outcome.failure.type === 'BudgetExceeded'
         ? { ...common, id, type: 'budget_refused', data: { ...outcome.failure } }
         : undefined;
+    case 'unavailable':
+      return outcome.reason === 'breaker_open'
+        ? { ...common, id, type: 'degraded', ...toBreakerEvent(outcome) }
+        : undefined;
     case 'completed':
     // Asking is an activity of its own, with an event of its own.
     case 'ask':
-    case 'unavailable':
       return undefined;
     default:
       return outcome satisfies never;
   }
+}
+
+/** Of a provider's outage the tasks hear that it keeps from a model. */
+function toBreakerEvent({ model, reason, retryAfterMs }: Extract<CallOutcome, { kind: 'unavailable' }>) {
+  return {
+    message: `the breaker of ${model} is open`,
+    data: { model, reason, breaker: `llm:${model}`, retryAfterMs },
+  };
 }
 
 function reasonOf(outcome: Extract<CallOutcome, { kind: 'wait' | 'held' | 'budget_wait' }>): string {

@@ -9,17 +9,26 @@ import type { Ledger } from '../stores/ledger.ts';
 import type { Limits } from '../stores/limits.ts';
 import type { Tasks } from '../stores/tasks.ts';
 import type { Payer } from '../task/budget.ts';
-import type { BeginOutcome, TaskPlan } from '../task/decision.ts';
+import type { BeginOutcome, LeftBooking, TaskPlan } from '../task/decision.ts';
+import type { Health } from '../task/degradation.ts';
 import type { EventDraft } from '../task/event.ts';
-import type { FailureDetails } from '../task/failure.ts';
+import { type FailureDetails, tooManyTasks } from '../task/failure.ts';
 import type { TaskInput } from '../task/input.ts';
 import { messageText } from '../task/message.ts';
 import { formatUsd } from '../task/money.ts';
 import type { EndedStatus } from '../task/status.ts';
 import { toSummary, utf8Bytes } from '../task/text.ts';
 import type { UsageTotals } from '../task/usage.ts';
+import { degradedEvents, planDegraded } from './degraded-plan.ts';
+import { giveUpPlaces, type RateActivityDependencies, rateDelay } from './rate.ts';
 
-export type BeginInput = { readonly taskId: string; readonly runId: string; readonly input: TaskInput };
+export type BeginInput = {
+  readonly taskId: string;
+  readonly runId: string;
+  readonly input: TaskInput;
+  /** Since when the task waits, by Temporal's clock; in milliseconds since 1970. Absent in old histories. */
+  readonly queuedAtMs?: number;
+};
 
 export type FinishInput = {
   readonly taskId: string;
@@ -31,6 +40,8 @@ export type FinishInput = {
   readonly status: EndedStatus;
   readonly answer?: { readonly callKey: string; readonly stepId: string; readonly model: string };
   readonly error?: { readonly type: string; readonly message: string; readonly details: FailureDetails };
+  /** Places in rate control that nobody comes for any more. */
+  readonly left?: readonly LeftBooking[];
 };
 
 export type FinishOutcome = {
@@ -46,13 +57,15 @@ export type TaskMeter = {
   ended(task: { strategy: string; status: string; seconds: number; tokens: number; usd: number }): void;
 };
 
-export type TaskActivityDependencies = {
+export type TaskActivityDependencies = RateActivityDependencies & {
   readonly plan: (input: TaskInput) => TaskPlan;
+  /** Of what this process depends on, at the moment. */
+  readonly health: () => Health;
   readonly tasks: Tasks;
   readonly limits: Limits;
   readonly accounts: Pick<Accounts, 'settled'>;
   readonly ledger: Pick<Ledger, 'result' | 'gate'>;
-  readonly events: Pick<Events, 'publishPending'>;
+  readonly events: Pick<Events, 'publishPending' | 'append'>;
   readonly meter: TaskMeter;
   readonly log: Logger;
 };
@@ -69,7 +82,7 @@ export function createTaskActivities(dependencies: TaskActivityDependencies) {
 
 async function begin(dependencies: TaskActivityDependencies, given: BeginInput): Promise<BeginOutcome> {
   const { taskId, runId, input } = given;
-  const plan = dependencies.plan(input);
+  const plan = planDegraded(dependencies.plan, input, dependencies.health());
   if (plan.kind === 'invalid') return plan;
   const { settings } = plan;
   await dependencies.ledger.gate(input.tenantId);
@@ -81,6 +94,7 @@ async function begin(dependencies: TaskActivityDependencies, given: BeginInput):
       message: title === undefined ? '' : toSummary(messageText(title)),
       data: { strategy: settings.strategy, model: settings.model, priority: input.priority },
     },
+    ...degradedEvents(runId, plan),
     { id: `${runId}:step:answer`, type: 'step_started', stepId: 'answer' },
   ];
   const isNew = await dependencies.tasks.begin(
@@ -90,11 +104,20 @@ async function begin(dependencies: TaskActivityDependencies, given: BeginInput):
   if (isNew) dependencies.meter.started({ strategy: settings.strategy, priority: input.priority });
   await publish(dependencies, given, input.tenantId);
   const { tenantId, userId, sessionId } = input;
+  // Whoever starts a task past the gateway meets its tenant's cap here.
+  if (await dependencies.tasks.isOverCap({ tenantId, taskId }))
+    return { kind: 'refuse', settings, failure: tooManyTasks(tenantId, dependencies.tasks.maxQueued ?? 0) };
   const failure =
     settings.onExceeded === 'refuse'
-      ? await exhausted(dependencies, { tenantId, userId, sessionId, taskId })
+      ? await exhausted(dependencies, { tenantId, userId, sessionId, taskId }, plan.isFree === true)
       : undefined;
-  return failure === undefined ? { kind: 'go', settings } : { kind: 'refuse', settings, failure };
+  if (failure !== undefined) return { kind: 'refuse', settings, failure };
+  const { queuedAtMs } = given;
+  const delay = await rateDelay(dependencies, {
+    ...{ taskId, runId, input, settings, queuedAtMs },
+    stepId: 'answer',
+  });
+  return { kind: 'go', settings, ...(delay === undefined ? {} : { rateDelay: delay }) };
 }
 
 /**
@@ -104,6 +127,7 @@ async function begin(dependencies: TaskActivityDependencies, given: BeginInput):
 async function exhausted(
   dependencies: TaskActivityDependencies,
   payer: Payer,
+  isFree: boolean,
 ): Promise<FailureDetails | undefined> {
   const limits = (await dependencies.limits.binding(payer)).filter((limit) => limit.hard);
   const nowMs = Date.now();
@@ -114,6 +138,8 @@ async function exhausted(
     const spent = await dependencies.accounts.settled(payer.tenantId, limit.scope, interval);
     const settled = limit.unit === 'usd' ? spent.nanoUsd : spent.tokens;
     if (settled < limit.amount) continue;
+    // What costs nothing fits into a limit that is used up to the last, as long as there is one.
+    if (isFree && limit.unit === 'usd' && settled === limit.amount && limit.amount > 0n) continue;
     const details = toBudgetExceeded({ limit, settled, held: 0n, interval }, { nanoUsd: 0n, tokens: 0 });
     await dependencies.limits.noteRefusal(payer.tenantId, details);
     return details;
@@ -123,6 +149,7 @@ async function exhausted(
 
 async function finish(dependencies: TaskActivityDependencies, given: FinishInput): Promise<FinishOutcome> {
   const { taskId, runId, status } = given;
+  await giveUpPlaces(dependencies, given.left ?? []);
   const answer =
     given.answer === undefined ? undefined : await dependencies.ledger.result(given.answer.callKey);
   if (given.answer !== undefined && answer === undefined)

@@ -4,6 +4,7 @@
 import type { AttemptDraft } from '../stores/budget-gate.ts';
 import type { GateRefusal, LimitUse } from '../stores/gate.ts';
 import type { Attempt } from '../stores/ledger.ts';
+import { NOT_SENT } from '../stores/rate-rules.ts';
 import type { BindingLimit, Estimate } from '../task/budget.ts';
 import type { CallOutcome, Pressure } from '../task/decision.ts';
 import { toAttemptKey } from '../task/keys.ts';
@@ -14,6 +15,7 @@ import { exceededOutcome, toBudgetExceeded } from './exceeded.ts';
 import { closerEstimate, fittingEstimate } from './fit.ts';
 import { delayFor, type ProjectedUse, pressureOfCall, project } from './ladder.ts';
 import { voidUnsent } from './late.ts';
+import { permit, toPermit } from './permit.ts';
 
 export type Admission =
   | {
@@ -57,7 +59,7 @@ export async function admit(
   try {
     const delay =
       (await slowDown(dependencies, request, context, projected)) ??
-      (await permit(dependencies, context, attempt));
+      (await permit(dependencies, request, context, attempt));
     if (delay !== undefined) {
       await dependencies.gate.undo(attempt);
       return { kind: 'outcome', outcome: delay };
@@ -171,29 +173,6 @@ async function warn(
     });
 }
 
-/** Undefined when the permit is there; short waits are spent here, with the hold in hand. */
-async function permit(
-  dependencies: CallDependencies,
-  context: CallContext,
-  attempt: Attempt,
-): Promise<CallOutcome | undefined> {
-  if (!dependencies.settings.rateControl) return undefined;
-  let inlineMs = dependencies.settings.inlineWaitMs;
-  for (;;) {
-    const answer = await dependencies.rates.admit(
-      attempt.provider,
-      attempt.attemptKey,
-      rateTokens(attempt.estimate),
-    );
-    if (answer.kind === 'admitted') return undefined;
-    const { ms, dimension } = answer;
-    dependencies.meter.delayed({ provider: attempt.provider, dimension, seconds: ms / 1000 });
-    if (ms > inlineMs) return { kind: 'wait', reason: 'rate', ms, limit: `${attempt.provider} ${dimension}` };
-    inlineMs -= ms;
-    await dependencies.pause(ms, context.signal);
-  }
-}
-
 /** Intent and mark: until when the request may go out. From the intent on a crash is found in Postgres. */
 async function makeDurable(
   dependencies: CallDependencies,
@@ -227,20 +206,5 @@ async function undo(dependencies: CallDependencies, attempt: Attempt): Promise<v
   const left = (error: unknown) =>
     dependencies.log.warn('a hold or permit is left to its lease', { attempt: attempt.attemptKey, error });
   await dependencies.gate.undo(attempt).catch(left);
-  await dependencies.rates
-    .giveBack(attempt.provider, attempt.attemptKey, { tokens: 0, sent: false })
-    .catch(left);
+  await dependencies.rates.giveBack(toPermit(attempt), NOT_SENT).catch(left);
 }
-
-/** Tokens a request is expected to take of a provider's minute; corrected both ways when it ends. */
-function rateTokens(estimate: Estimate): number {
-  return (
-    Math.ceil(estimate.inputTokens / BYTES_PER_TOKEN) +
-    Math.min(estimate.maxOutputTokens, FIRST_EXPECTED_OUTPUT)
-  );
-}
-
-/** The estimate bounds input tokens by bytes; a token is about this many of them. */
-const BYTES_PER_TOKEN = 3;
-/** Before a model's usual output is known. */
-const FIRST_EXPECTED_OUTPUT = 1_024;

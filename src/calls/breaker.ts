@@ -1,25 +1,25 @@
-// A circuit breaker around one dependency: opossum's three states, with our own counting (a number of failures within a time, and
-// their share of the calls), which opossum does not know. Asked before anything is held.
+// A circuit breaker around one dependency of this process. It is asked before anything is held. Closed, it counts; open, it refuses
+// without calling; half open, it lets a few calls try.
 
-import CircuitBreaker from 'opossum';
-
-export type BreakerSettings = {
-  readonly enabled: boolean;
-  readonly intervalMs: number;
-  readonly timeoutMs: number;
-  readonly failureThreshold: number;
-  readonly successThreshold: number;
-};
-
-export type BreakerState = 'closed' | 'open' | 'half_open';
+import type { BreakerSettings, BreakerState } from '../task/breaker.ts';
+import { BreakerMachine, type Entry, FREE_ENTRY } from './breaker-machine.ts';
+import type { Counts } from './failure-window.ts';
 
 export type Breaker = {
   readonly name: string;
   readonly state: BreakerState;
+  readonly changedAt: Date | undefined;
+  /** Calls and failures that this process saw within the interval. */
+  readonly counts: Counts;
   /** How long until a call may try again; 0 when one may now. Milliseconds. */
   retryAfterMs(): number;
-  /** Runs the work, or throws `BreakerOpen` without running it. */
-  run<Result>(work: () => Promise<Result>): Promise<Result>;
+  /** Asks for leave to call. A pass must be ended, whatever becomes of the call: a half-open breaker waits for it. */
+  enter(): Promise<Entry>;
+  /**
+   * Runs the work, or throws `BreakerOpen` without running it. `isFailure` says which of the work's errors speak against the dependency;
+   * without it those that the breaker was made with.
+   */
+  run<Result>(work: () => Promise<Result>, isFailure?: (error: unknown) => boolean): Promise<Result>;
 };
 
 export class BreakerOpen extends Error {
@@ -35,91 +35,93 @@ export class BreakerOpen extends Error {
   }
 }
 
-/** Below this share of the calls failures do not open a breaker, however many there are. */
-const MIN_FAILURE_SHARE = 0.3;
+export type BreakerOptions = {
+  readonly isFailure: (error: unknown) => boolean;
+  readonly onChange: (name: string, state: BreakerState) => void;
+  /** A try of a half-open breaker that takes longer has failed. Above the time limit of any call. Milliseconds. */
+  readonly hangMs: number;
+};
 
 /**
- * `isFailure` says which errors speak against the dependency; others pass through. After a half-open success, failures open the
- * breaker at once until `successThreshold` successes came.
+ * Settings are read anew for every call. Opens at `failureThreshold` failures within the interval when they are three tenths of the calls;
+ * half open after the timeout, it lets `maxRequests` calls try at a time, closes after `successThreshold` successes, opens on a failure.
  */
 export function createBreaker(
   name: string,
-  settings: BreakerSettings,
-  options: {
-    readonly isFailure: (error: unknown) => boolean;
-    readonly onChange: (name: string, state: BreakerState) => void;
-  },
+  settingsOf: () => BreakerSettings,
+  options: BreakerOptions,
 ): Breaker {
-  const outcomes: { atMs: number; failed: boolean }[] = [];
-  let probation = 0;
-  let openedAtMs = 0;
-  const circuit = new CircuitBreaker((work: () => Promise<unknown>) => work(), {
-    timeout: false,
-    resetTimeout: settings.timeoutMs,
-    // opossum never opens by itself while closed: the rule is ours, below.
-    errorThresholdPercentage: 100,
-    volumeThreshold: Number.MAX_SAFE_INTEGER,
-    errorFilter: (error: unknown) => !options.isFailure(error),
-    enabled: settings.enabled,
-  });
-  const note = (failed: boolean) => {
-    const now = performance.now();
-    outcomes.push({ atMs: now, failed });
-    while ((outcomes[0]?.atMs ?? now) < now - settings.intervalMs) outcomes.shift();
-    if (!failed) probation = Math.max(0, probation - 1);
-    if (failed && (probation > 0 || isTooMuch(outcomes, settings.failureThreshold))) circuit.open();
+  const machine = new BreakerMachine(settingsOf, (state) => options.onChange(name, state));
+  const enter = (): Entry => {
+    if (!settingsOf().enabled) {
+      machine.close();
+      return FREE_ENTRY;
+    }
+    switch (machine.state) {
+      case 'closed': {
+        const pass = machine.pass((outcome) => {
+          if (outcome === 'unknown') return;
+          machine.count(outcome === 'failed');
+          if (outcome === 'failed') machine.judge();
+        });
+        return { kind: 'let_in', pass };
+      }
+      case 'open':
+        return { kind: 'refused', retryAfterMs: machine.retryAfterMs() };
+      case 'half_open':
+        return machine.probe(options.hangMs);
+      default:
+        return machine.state satisfies never;
+    }
   };
-  circuit.on('success', () => note(false));
-  circuit.on('failure', () => note(true));
-  circuit.on('open', () => {
-    openedAtMs = performance.now();
-    outcomes.length = 0;
-    options.onChange(name, 'open');
+  return withState(name, machine, {
+    enter: async () => enter(),
+    // Not through `enter`'s promise: every command of a store comes this way.
+    run: (work, isFailure = options.isFailure) => runIn(name, enter(), { work, isFailure }),
   });
-  circuit.on('halfOpen', () => options.onChange(name, 'half_open'));
-  circuit.on('close', () => {
-    // opossum closes before it tells of the success that closed it: that one is counted next.
-    probation = settings.successThreshold;
-    options.onChange(name, 'closed');
-  });
-  const stateOf = (): BreakerState => (circuit.opened ? 'open' : circuit.halfOpen ? 'half_open' : 'closed');
-  const retryAfterMs = () =>
-    circuit.opened ? Math.max(0, Math.ceil(openedAtMs + settings.timeoutMs - performance.now())) : 0;
+}
+
+/** The breaker of a machine: what is read of it is of that moment. */
+export function withState<Methods extends Pick<Breaker, 'enter' | 'run'>>(
+  name: string,
+  machine: BreakerMachine,
+  methods: Methods,
+): Breaker & Methods {
   return {
+    ...methods,
     name,
     get state() {
-      return stateOf();
+      return machine.state;
     },
-    retryAfterMs,
-    run: async <Result>(work: () => Promise<Result>): Promise<Result> => {
-      try {
-        return (await circuit.fire(work)) as Result; // the action returns what the work returns
-      } catch (error) {
-        if (error instanceof Error && CircuitBreaker.isOurError(error))
-          throw new BreakerOpen(name, retryAfterMs());
-        throw error;
-      }
+    get changedAt() {
+      return machine.changedAt;
     },
+    get counts() {
+      return machine.counts;
+    },
+    retryAfterMs: () => machine.retryAfterMs(),
   };
 }
 
-type Methods = Record<string, (...args: unknown[]) => Promise<unknown>>;
-
-/** A connection or client whose named asynchronous methods go through a breaker; the others stay as they are. */
-export function guarded<Target extends object>(
-  target: Target,
-  breaker: Breaker,
-  methods: readonly (keyof Target & string)[],
-): Target {
-  const all = target as unknown as Methods; // the caller names asynchronous methods only
-  const wrapped = methods.map((name) => [
-    name,
-    (...args: unknown[]) => breaker.run(async () => all[name]?.(...args)),
-  ]);
-  return { ...target, ...Object.fromEntries(wrapped) };
+/** The work of one call, its outcome told to its pass. */
+export async function runIn<Result>(
+  name: string,
+  entry: Entry,
+  { work, isFailure }: { work: () => Promise<Result>; isFailure: (error: unknown) => boolean },
+): Promise<Result> {
+  if (entry.kind === 'refused') throw new BreakerOpen(name, entry.retryAfterMs);
+  try {
+    const result = await work();
+    entry.pass.end('succeeded');
+    return result;
+  } catch (error) {
+    if (isFailure(error)) entry.pass.end('failed');
+    // What the dependency refuses it has answered; what was called off it may never have seen.
+    else entry.pass.end(isAbort(error) ? 'unknown' : 'succeeded');
+    throw error;
+  }
 }
 
-function isTooMuch(outcomes: readonly { failed: boolean }[], threshold: number): boolean {
-  const failures = outcomes.filter((outcome) => outcome.failed).length;
-  return failures >= threshold && failures / outcomes.length >= MIN_FAILURE_SHARE;
+function isAbort(error: unknown): boolean {
+  return error instanceof Error && (error.name === 'AbortError' || error.name === 'CancelledFailure');
 }

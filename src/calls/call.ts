@@ -4,6 +4,7 @@ import type { LanguageModels } from '../llm/language-model.ts';
 import type { Logger } from '../log.ts';
 import type { BudgetGate } from '../stores/budget-gate.ts';
 import type { Events } from '../stores/events.ts';
+import type { LearntRates } from '../stores/learnt-rates.ts';
 import type { Ledger } from '../stores/ledger.ts';
 import type { Limits } from '../stores/limits.ts';
 import type { MilestoneTask } from '../stores/milestones.ts';
@@ -11,7 +12,8 @@ import type { Rates } from '../stores/rates.ts';
 import type { Thresholds } from '../stores/thresholds.ts';
 import type { ExceededPolicy, Payer } from '../task/budget.ts';
 import type { EventDraft } from '../task/event.ts';
-import type { AbortPolicy } from '../task/input.ts';
+import type { AbortPolicy, Priority, ReasoningEffort, Tier } from '../task/input.ts';
+import type { Fallback } from '../task/journey.ts';
 import type { AttemptNumber } from '../task/keys.ts';
 import type { Message, ResponseFormat } from '../task/message.ts';
 import type { PriceEntry } from '../task/price.ts';
@@ -31,16 +33,29 @@ export type CallRequest = {
   readonly messages: readonly Message[];
   readonly maxOutputTokens: number;
   readonly temperature?: number | undefined;
+  readonly reasoningEffort?: ReasoningEffort | undefined;
   readonly responseFormat?: ResponseFormat | undefined;
   /** How often this call already waited for other calls' holds. */
   readonly heldWaits: number;
   /** It has waited long enough for them: what they leave no room for counts as exceeded. */
   readonly heldWaitOver: boolean;
   readonly onExceeded: ExceededPolicy;
+  /** Size class that was asked for; absent for a model that no tier has. */
+  readonly tier?: Tier | undefined;
+  /** Other models that can answer the call, now or in time: one that is throttled for long is not waited for then. Left out: none. */
+  readonly candidatesLeft?: number | undefined;
+  /** Why the call is not at its first model. Left out: it is. */
+  readonly fallback?: Fallback | undefined;
   /** Back-pressure that the call has waited for already, in milliseconds: it is served once. */
   readonly backpressureMs: number;
   /** Time left until the deadline, Infinity without one. Milliseconds. */
   readonly remainingMs: number;
+  /** Left out: normal. */
+  readonly priority?: Priority | undefined;
+  /** Since when the call waits, by a server's clock; in milliseconds since 1970. Left out: it never grows old. */
+  readonly queuedAtMs?: number | undefined;
+  /** The call was told that a place in rate control is booked for it. */
+  readonly isBooked?: boolean | undefined;
 };
 
 /** Who runs the visit and how to stop it. */
@@ -60,13 +75,19 @@ export type CallContext = {
   readonly beat: (outputTokens: number) => void;
 };
 
-/** Models with their prices, as configured. */
+/** Models with their prices, as configured at one moment. */
 export type Catalog = {
   readonly priceHash: string;
+  /** An earlier list, as long as it is known: what it held, it settles. Left out: there was none. */
+  listOf?(priceHash: string): Catalog | undefined;
   /** Undefined when the model is not configured. */
-  modelOf(
-    id: string,
-  ): { readonly maxOutputTokens: number; readonly prices: readonly PriceEntry[] } | undefined;
+  modelOf(id: string):
+    | {
+        readonly tier?: Tier;
+        readonly maxOutputTokens: number;
+        readonly prices: readonly PriceEntry[];
+      }
+    | undefined;
 };
 
 export type TokenCounter = {
@@ -90,6 +111,8 @@ export type CallSettings = {
   readonly leaseRenewalMs: number;
   readonly attemptsPerCandidate: number;
   readonly attemptsPerCall: number;
+  /** A provider that says "not before" is waited for so long although another model is left. */
+  readonly shortHintMs: number;
   readonly estimatePolicy: 'charge_estimate' | 'charge_max' | 'charge_input';
   readonly rateControl: boolean;
   readonly backpressure: Backpressure;
@@ -120,10 +143,17 @@ export type CallMeter = {
   throttled(provider: string): void;
   deltaDropped(reason: 'redis' | 'superseded'): void;
   priceUnknown(provider: string): void;
+  /** A call begins: what its task asked for. */
+  requested(route: { tier: string; provider: string }): void;
+  /** A call was answered, and why not by the model that was asked for. */
+  selected(route: { tier: string; provider: string; reason: string }): void;
+  /** A call goes on at another model; the tier that was asked for, and the provider that could not answer. */
+  fellBack(route: { tier: string; provider: string; reason: string }): void;
 };
 
 export type CallDependencies = {
   readonly models: LanguageModels;
+  /** The present one. It may be another one at the next reading: a visit holds on to its own. */
   readonly catalog: Catalog;
   readonly tokens: TokenCounter;
   readonly gate: BudgetGate;
@@ -132,8 +162,9 @@ export type CallDependencies = {
   readonly thresholds: Thresholds;
   readonly spendBreaker: SpendBreaker;
   readonly rates: Rates;
+  readonly learntRates: Pick<LearntRates, 'heard' | 'throttled'>;
   readonly events: Events;
-  readonly breakerOf: (model: string) => Breaker;
+  readonly breakerOf: (model: string) => Pick<Breaker, 'enter'>;
   /** Messages of an attempt that somebody else made, to count its input; undefined when they are gone. */
   readonly messagesOf: (payer: Payer) => Promise<readonly Message[] | undefined>;
   /** Whether an error says that a store is away, and not that something was wrong with what it was asked. */

@@ -26,6 +26,18 @@ export function estimateCall(
   return toEstimate(prices.entry, inputTokens, request.maxOutputTokens);
 }
 
+/** The same for a call that is only thought of: nothing is counted or logged. */
+export function foreseeCall(
+  dependencies: Pricing & Pick<CallDependencies, 'tokens'>,
+  request: Estimated,
+  nowMs: number,
+): Estimate | undefined {
+  const prices = pricesOf(dependencies, request.model, nowMs);
+  if (prices === undefined) return undefined;
+  const inputTokens = dependencies.tokens.upperBound(request.messages, request.responseFormat);
+  return toEstimate(prices.entry, inputTokens, request.maxOutputTokens);
+}
+
 /** The same by a count of the input, for a call whose first bound does not fit. Takes long; undefined as there. */
 export async function estimateExactly(
   dependencies: Pricing & Pick<CallDependencies, 'tokens'>,
@@ -105,13 +117,17 @@ function notePriceUnknown(
     log.warn('a model without a price is called at the ceiling, to be rated again', { model });
 }
 
+type Priced = Pick<Attempt, 'model' | 'heldAt'> & Partial<Pick<Attempt, 'priceHash'>>;
+
+/** By the list that the attempt was held with; where that is not known any more, by the present one. */
+function pricesOfAttempt({ catalog, settings }: Pricing, { model, heldAt, priceHash = '' }: Priced) {
+  const own = priceHash.startsWith(UNKNOWN_PRICE) ? priceHash.slice(UNKNOWN_PRICE.length) : priceHash;
+  return pricesOf({ catalog: catalog.listOf?.(own) ?? catalog, settings }, model, heldAt.getTime());
+}
+
 /** What a usage costs at the prices that held when the attempt was held. */
-export function priceUsage(
-  dependencies: Pricing,
-  attempt: Pick<Attempt, 'model' | 'heldAt'>,
-  usage: Usage,
-): bigint {
-  const prices = pricesOf(dependencies, attempt.model, attempt.heldAt.getTime());
+export function priceUsage(dependencies: Pricing, attempt: Priced, usage: Usage): bigint {
+  const prices = pricesOfAttempt(dependencies, attempt);
   if (prices === undefined)
     throw new Error(`no price of ${attempt.model} at ${attempt.heldAt.toISOString()}`);
   return costNanoUsd(prices.entry, usage);
@@ -137,7 +153,7 @@ export async function estimateLost(
     outputTokens: Math.min(outputTokens, estimate.maxOutputTokens),
   };
   // A model that this process does not know (another release holds its price) is booked at its hold, not at this one's ceiling.
-  const prices = pricesOf(dependencies, attempt.model, attempt.heldAt.getTime());
+  const prices = pricesOfAttempt(dependencies, attempt);
   const isPriced = prices !== undefined && (prices.isKnown || attempt.priceHash.startsWith(UNKNOWN_PRICE));
   const cost =
     policy === 'charge_max' || !isPriced ? estimate.nanoUsd : priceUsage(dependencies, attempt, usage);

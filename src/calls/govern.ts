@@ -3,14 +3,19 @@
 
 import type { LlmError } from '../llm/error.ts';
 import type { CallResult } from '../stores/ledger.ts';
+import type { PassOutcome } from '../task/breaker.ts';
+import type { Estimate } from '../task/budget.ts';
 import type { CallOutcome } from '../task/decision.ts';
 import { formatUsd } from '../task/money.ts';
 import { toUsageTotals } from '../task/usage.ts';
 import { judge, type Verdict } from '../task/verdict.ts';
 import { type Admission, admit } from './admit.ts';
+import type { Pass } from './breaker-machine.ts';
 import { type CallContext, type CallDependencies, type CallRequest, providerOf } from './call.ts';
 import { estimateCall } from './estimate.ts';
+import { unbook } from './permit.ts';
 import { recover } from './recover.ts';
+import { noteOutcome, noteVisit } from './route-meter.ts';
 import { type Sent, send } from './send.ts';
 import { settle } from './settle.ts';
 
@@ -35,6 +40,8 @@ export class CallAborted extends Error {
 
 /** Attempts whose gate moved or whose hold was taken begin again; more than this many in a row is an outage. */
 const MAX_TRIES = 10;
+/** Of one provider, in one visit: fewer than the tries, so that the last one still comes to a verdict. */
+const MAX_KEYS = 8;
 
 export type Calls = ReturnType<typeof createCalls>;
 
@@ -46,8 +53,26 @@ export function createCalls(dependencies: CallDependencies) {
      * a store is down, to be tried again later
      */
     visit: (request: CallRequest, context: CallContext): Promise<CallOutcome> =>
-      visit(dependencies, request, context),
+      // A copy keeps the present list of prices: what a visit holds by it, it settles by it.
+      routed({ ...dependencies }, request, context),
   };
+}
+
+/** Counts what was asked for against what answered, and asks no model for more than it can write. */
+async function routed(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  context: CallContext,
+): Promise<CallOutcome> {
+  noteVisit(dependencies, request);
+  const largest = dependencies.catalog.modelOf(request.model)?.maxOutputTokens ?? request.maxOutputTokens;
+  const maxOutputTokens = Math.min(request.maxOutputTokens, largest);
+  const outcome = await visit(dependencies, { ...request, maxOutputTokens }, context);
+  noteOutcome(dependencies, request, outcome);
+  // Refused or sent on, it does not come for the place that it has booked.
+  if (request.isBooked === true && !['completed', 'wait', 'held'].includes(outcome.kind))
+    await unbook(dependencies, request);
+  return outcome;
 }
 
 async function visit(
@@ -75,15 +100,30 @@ async function tryOnce(
   context: CallContext,
   tries: number,
 ): Promise<CallOutcome | 'again'> {
-  const breaker = dependencies.breakerOf(request.model);
-  const retryAfterMs = breaker.retryAfterMs();
-  if (retryAfterMs > 0)
-    return { kind: 'unavailable', reason: 'breaker_open', model: request.model, retryAfterMs };
-  if (!dependencies.models.has(request.model))
+  // A model that is gone from models.yaml cannot be called any more, although its provider is there.
+  if (!dependencies.models.has(request.model) || dependencies.catalog.modelOf(request.model) === undefined)
     return { kind: 'unavailable', reason: 'provider_not_configured', model: request.model };
   const estimate = estimateCall(dependencies, request, Date.now());
   if (estimate === undefined) return { kind: 'unavailable', reason: 'price_unknown', model: request.model };
+  const entry = await dependencies.breakerOf(request.model).enter();
+  if (entry.kind === 'refused') {
+    const { retryAfterMs } = entry;
+    return { kind: 'unavailable', reason: 'breaker_open', model: request.model, retryAfterMs };
+  }
+  try {
+    return await admitAndSend(dependencies, request, context, { estimate, tries, pass: entry.pass });
+  } finally {
+    // Nothing was sent, or the pass has ended with what came of it. One that is left open keeps others from trying.
+    entry.pass.end('unknown');
+  }
+}
 
+async function admitAndSend(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  context: CallContext,
+  { estimate, tries, pass }: { readonly estimate: Estimate; readonly tries: number; readonly pass: Pass },
+): Promise<CallOutcome | 'again'> {
   const admission = await admit(dependencies, request, context, { estimate, tries });
   switch (admission.kind) {
     case 'again':
@@ -91,24 +131,26 @@ async function tryOnce(
     case 'outcome':
       return admission.outcome;
     case 'admitted':
-      return attemptOnce(dependencies, request, context, { ...admission, tries });
+      return attemptOnce(dependencies, request, context, { ...admission, tries, pass });
     default:
       return admission satisfies never;
   }
 }
 
+type Admitted = Extract<Admission, { kind: 'admitted' }>;
+
 async function attemptOnce(
   dependencies: CallDependencies,
   request: CallRequest,
   context: CallContext,
-  { attempt, tries, pressure, sendBy }: Extract<Admission, { kind: 'admitted' }> & { readonly tries: number },
-): Promise<CallOutcome> {
+  { attempt, tries, pressure, sendBy, pass }: Admitted & { readonly tries: number; readonly pass: Pass },
+): Promise<CallOutcome | 'again'> {
   // Readers are told beside the request, never before it: a slow store must not eat into the lease.
   const shown = publish(dependencies, request);
   const startedAt = performance.now();
   const watch = await send(dependencies, request, context, { attempt, tries, sendBy });
+  pass.end(taughtBy(watch.outcome));
   try {
-    await tellBreaker(dependencies, request.model, watch.outcome);
     const settlement = await settle(dependencies, request, context, { attempt, sent: watch.outcome });
     await shown;
     await publish(dependencies, request);
@@ -118,15 +160,18 @@ async function attemptOnce(
   }
   const seconds = (performance.now() - startedAt) / 1000;
   dependencies.meter.answered({ provider: attempt.provider, model: attempt.model, seconds });
-  const outcome = await conclude(dependencies, request, watch.outcome);
-  return outcome.kind === 'completed' && pressure !== undefined ? { ...outcome, pressure } : outcome;
+  const outcome = await conclude(dependencies, request, watch.outcome, tries);
+  return outcome !== 'again' && outcome.kind === 'completed' && pressure !== undefined
+    ? { ...outcome, pressure }
+    : outcome;
 }
 
 async function conclude(
   dependencies: CallDependencies,
   request: CallRequest,
   sent: Sent,
-): Promise<CallOutcome> {
+  tries: number,
+): Promise<CallOutcome | 'again'> {
   switch (sent.kind) {
     case 'answered': {
       const stored = await storedOutcome(dependencies, request);
@@ -136,7 +181,7 @@ async function conclude(
     case 'aborted':
       throw new CallAborted(sent.by);
     case 'failed':
-      return afterFailure(dependencies, request, sent.error);
+      return afterFailure(dependencies, request, sent.error, tries);
     default:
       return sent satisfies never;
   }
@@ -146,7 +191,8 @@ async function afterFailure(
   dependencies: CallDependencies,
   request: CallRequest,
   error: LlmError,
-): Promise<CallOutcome> {
+  tries: number,
+): Promise<CallOutcome | 'again'> {
   const { kind } = error;
   // An abort that neither our limits nor the context caused: the connection was closed under us.
   const fault = {
@@ -164,6 +210,9 @@ async function afterFailure(
     attemptsPerCall: dependencies.settings.attemptsPerCall,
     unhintedWaits: Math.max(0, (own?.throttled ?? 1) - 1),
     remainingMs: request.remainingMs,
+    candidatesLeft: request.candidatesLeft ?? 0,
+    shortHintMs: dependencies.settings.shortHintMs,
+    hasOtherKey: error.hasOtherKey && tries < MAX_KEYS,
   });
   return actOn(dependencies, request, verdict, error);
 }
@@ -173,21 +222,22 @@ async function actOn(
   request: CallRequest,
   verdict: Verdict,
   error: LlmError,
-): Promise<CallOutcome> {
+): Promise<CallOutcome | 'again'> {
   const provider = providerOf(request.model);
   const { model } = request;
   switch (verdict.kind) {
     case 'retry':
       throw new AttemptFailed(`the attempt at ${model} failed: ${error.kind}`, { cause: error });
     case 'wait':
-      dependencies.meter.throttled(provider);
-      await dependencies.rates.cool(provider, verdict.ms);
       return {
         kind: 'wait',
         reason: 'provider_limit',
         ms: verdict.ms,
         limit: `${provider} throttled the request`,
       };
+    case 'next_key':
+      // A request of its own, with a hold and a row of its own.
+      return 'again';
     case 'unavailable':
       return { ...verdict, model };
     case 'refuse':
@@ -221,17 +271,10 @@ function toCompleted(request: CallRequest, result: CallResult): CallOutcome {
   };
 }
 
-/** The breaker counts what speaks against the provider itself; it learns from attempts that were admitted, never blocks one here. */
-async function tellBreaker(dependencies: CallDependencies, model: string, sent: Sent): Promise<void> {
-  if (sent.kind === 'aborted') return;
-  await dependencies
-    .breakerOf(model)
-    .run(async () => {
-      if (sent.kind === 'failed') throw sent.error;
-    })
-    .catch((error: unknown) => {
-      if (sent.kind !== 'failed') dependencies.log.debug('breaker did not take a success', { model, error });
-    });
+/** What an attempt says of its provider. One that we ended ourselves says nothing. */
+function taughtBy(sent: Sent): PassOutcome {
+  if (sent.kind === 'aborted') return 'unknown';
+  return sent.kind === 'failed' && isProviderFailure(sent.error) ? 'failed' : 'succeeded';
 }
 
 /** Visible soon: what could not be published now is found by the sweeper. */
@@ -242,8 +285,10 @@ async function publish(dependencies: CallDependencies, request: CallRequest): Pr
   });
 }
 
-/** Whether a provider's error speaks against the provider: not the caller's fault, not a limit. */
+/** Whether a provider's error speaks against the provider: not the caller's fault, not a limit, whatever words came with the status. */
 export function isProviderFailure(error: unknown): boolean {
-  const kind: unknown = typeof error === 'object' && error !== null ? Reflect.get(error, 'kind') : undefined;
+  if (typeof error !== 'object' || error === null) return false;
+  const [kind, status]: unknown[] = [Reflect.get(error, 'kind'), Reflect.get(error, 'status')];
+  if (typeof status === 'number' && status >= 400 && status < 500 && status !== 408) return false;
   return kind === 'timeout' || kind === 'connection' || kind === 'cut' || kind === 'unknown';
 }

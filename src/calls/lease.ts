@@ -2,6 +2,7 @@
 
 import type { Attempt } from '../stores/ledger.ts';
 import type { CallDependencies } from './call.ts';
+import { toPermit } from './permit.ts';
 
 export type Lease = {
   /** Fires when somebody else resolved the attempt: its socket must be closed. */
@@ -20,7 +21,7 @@ export function keepLease(
     try {
       if (!(await dependencies.gate.renew(attempt, outputTokens())))
         await reclaim(dependencies, attempt, lost);
-      await dependencies.rates.renew(attempt.provider, attempt.attemptKey);
+      await dependencies.rates.renew(toPermit(attempt));
     } catch (error) {
       // A store that is away for a moment: the next renewal comes in a few seconds, and a lease outlives two of them.
       dependencies.log.debug('lease not renewed', { attempt: attempt.attemptKey, error });

@@ -2,12 +2,14 @@
 // next attempt of the same call and by the reaper; both may come at once, and only one of them changes anything.
 
 import type { Attempt } from '../stores/ledger.ts';
+import { NOT_SENT } from '../stores/rate-rules.ts';
 import type { EventDraft } from '../task/event.ts';
 import { totalTokens } from '../task/usage.ts';
 import type { CallContext, CallDependencies, CallRequest } from './call.ts';
 import { caused } from './call.ts';
 import { estimateLost } from './estimate.ts';
 import { NOTHING_CHARGED } from './late.ts';
+import { toPermit, toRateUse } from './permit.ts';
 
 const POLL_MS = 250;
 
@@ -73,14 +75,14 @@ export async function releaseAsCharged(
   const charge = await dependencies.ledger.charged(attempt);
   const tokens = totalTokens(charge.usage);
   await dependencies.gate.release(attempt, 'settled', { nanoUsd: charge.nanoUsd, tokens });
-  await dependencies.rates.giveBack(attempt.provider, attempt.attemptKey, { tokens, sent: true });
+  await dependencies.rates.giveBack(toPermit(attempt), toRateUse(charge.usage));
 }
 
 async function voidAttempt(dependencies: CallDependencies, attempt: Attempt): Promise<void> {
   await dependencies.ledger.resolve(attempt, { to: 'voided', outcome: 'lost', charge: NOTHING_CHARGED });
   // Also when somebody else voided it: after voiding in Postgres Redis is always released.
   await dependencies.gate.release(attempt, 'void', { nanoUsd: 0n, tokens: 0 });
-  await dependencies.rates.giveBack(attempt.provider, attempt.attemptKey, { tokens: 0, sent: false });
+  await dependencies.rates.giveBack(toPermit(attempt), NOT_SENT);
 }
 
 async function estimate(

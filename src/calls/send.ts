@@ -8,6 +8,7 @@ import { NO_USAGE, type Usage } from '../task/usage.ts';
 import type { CallContext, CallDependencies, CallRequest } from './call.ts';
 import { type Cancellation, followCancellation } from './cancellation.ts';
 import { createDeltaBatcher } from './deltas.ts';
+import { listenToRates } from './learn.ts';
 import { keepLease } from './lease.ts';
 
 export type Sent =
@@ -58,9 +59,10 @@ export async function send(
     heard = text;
   });
   const startedAt = performance.now();
+  const rates = listenToRates(dependencies, attempt);
   const conclude = async (outcome: Sent): Promise<Watch> => {
     cancellation.stop();
-    await deltas.flush();
+    await Promise.all([deltas.flush(), rates.done()]);
     return { outcome, stop };
   };
   try {
@@ -72,6 +74,7 @@ export async function send(
       ...contentOf(request, attempt),
       signal: AbortSignal.any([cancellation.socket, lease.lost, limits.signal]),
       onProgress: limits.progress,
+      onRates: rates.heard,
       onText: (piece) => {
         if (text === '') noteFirstToken(dependencies, attempt, startedAt);
         text += piece;
@@ -82,14 +85,17 @@ export async function send(
     const isDrained = cancellation.endedBy() === 'cancelled' && context.abort === 'drain';
     return await conclude(isDrained ? toDrained(reply, heard ?? text) : { kind: 'answered', reply });
   } catch (error) {
-    return await conclude(toSent(error, { cancellation, lease, limits, text, heard }));
+    // What happened is decided first: time goes on while others are told.
+    const outcome = toSent(error, { cancellation, lease, limits, text, heard });
+    await rates.failed(error);
+    return await conclude(outcome);
   } finally {
     limits.stop();
   }
 }
 
 function contentOf(
-  { model, messages, temperature, responseFormat }: CallRequest,
+  { model, messages, temperature, reasoningEffort, responseFormat }: CallRequest,
   { attemptKey, estimate }: Attempt,
 ): Omit<ModelRequest, 'signal' | 'onText'> {
   return {
@@ -98,6 +104,7 @@ function contentOf(
     // What was held for, which may be less than what was asked for.
     maxOutputTokens: estimate.maxOutputTokens,
     ...(temperature === undefined ? {} : { temperature }),
+    ...(reasoningEffort === undefined ? {} : { reasoningEffort }),
     ...(responseFormat === undefined ? {} : { responseFormat }),
     attemptKey,
   };

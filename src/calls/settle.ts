@@ -4,12 +4,15 @@
 import type { LlmError } from '../llm/error.ts';
 import type { DoneMarker } from '../stores/gate.ts';
 import type { Attempt, AttemptOutcome, CallResult, Charge, Resolution } from '../stores/ledger.ts';
+import { NOT_SENT } from '../stores/rate-rules.ts';
 import type { EventDraft } from '../task/event.ts';
 import { formatUsd } from '../task/money.ts';
 import { NO_USAGE, totalTokens, toUsageTotals, type Usage } from '../task/usage.ts';
 import { type CallContext, type CallDependencies, type CallRequest, caused } from './call.ts';
 import { countMessages, estimateLost, priceUsage } from './estimate.ts';
 import { bookLate, NOTHING_CHARGED } from './late.ts';
+import { isThrottle } from './learn.ts';
+import { toPermit, toRateUse } from './permit.ts';
 import type { Seen, Sent } from './send.ts';
 
 export type Settlement = 'settled' | 'fenced';
@@ -208,10 +211,10 @@ async function release(
   const tokens = totalTokens(charge.usage);
   try {
     await dependencies.gate.release(attempt, marker, { nanoUsd: charge.nanoUsd, tokens });
-    await dependencies.rates.giveBack(attempt.provider, attempt.attemptKey, {
-      tokens,
-      sent: marker !== 'void',
-    });
+    await dependencies.rates.giveBack(
+      toPermit(attempt),
+      marker === 'void' ? NOT_SENT : toRateUse(charge.usage),
+    );
   } catch (error) {
     dependencies.log.warn('hold left to the reaper', { attempt: attempt.attemptKey, error });
   }
@@ -225,10 +228,6 @@ function bookDifference(
   charge: Charge,
 ): Promise<void> {
   return bookLate(dependencies, attempt, charge, (work) => untilPostgresAnswers(dependencies, context, work));
-}
-
-function isThrottle(error: LlmError): boolean {
-  return error.kind === 'rate_limited' || error.kind === 'overloaded';
 }
 
 function completedEvent(attempt: Attempt, charge: Charge, finishReason: string): EventDraft {

@@ -11,7 +11,7 @@ import { joiningEnvironment } from './addresses.ts';
 import { CliError } from './fault.ts';
 import { say, tell } from './print.ts';
 
-const FORWARDED = ['SIGTERM', 'SIGINT'] as const;
+const FORWARDED = ['SIGTERM', 'SIGINT', 'SIGHUP'] as const;
 
 /** Runs a process of Weir to its end; it joins a running stack where the environment names no servers. @returns its exit code */
 export function runProcess(name: 'worker' | 'gateway', environment: CliEnvironment): Promise<number> {

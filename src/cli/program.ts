@@ -2,12 +2,13 @@
 
 import { Argument, Command, CommanderError, InvalidArgumentError } from 'commander';
 import { EXCEEDED_POLICIES } from '../task/budget.ts';
-import { ABORT_POLICIES, PRIORITIES, TIERS } from '../task/input.ts';
+import { ABORT_POLICIES, PRIORITIES, REASONING_EFFORTS, TIERS } from '../task/input.ts';
 import { type AddressFlags, DEFAULT_STATE_DIR } from './addresses.ts';
 import { type ApproveOptions, runApprove } from './approve.ts';
 import { BUDGET_ACTIONS, type BudgetAction, type BudgetOptions, runBudget } from './budget.ts';
 import { type EraseOptions, runErase } from './erase.ts';
 import { CliError, describeError } from './fault.ts';
+import { type LimitsOptions, runLimits } from './limits.ts';
 import { tell } from './print.ts';
 import { runBundle, runDevCommand, runMigrate, runProcess } from './processes.ts';
 import { type RaiseOptions, runRaise } from './raise.ts';
@@ -60,6 +61,7 @@ function addTaskCommands(program: Command): void {
     .option('--tier <tier>', TIERS.join(', '))
     .option('--model <provider/model>')
     .option('--max-output-tokens <n>')
+    .option('--reasoning-effort <effort>', `where the model reasons: ${REASONING_EFFORTS.join(', ')}`)
     .option('--budget-usd <amount>', 'the most the task may cost, such as 0.05')
     .option('--on-exceeded <policy>', `when a budget has no room: ${EXCEEDED_POLICIES.join(', ')}`)
     .option('--abort <policy>', `when it is cancelled: ${ABORT_POLICIES.join(', ')}`)
@@ -139,6 +141,12 @@ function addReportCommands(program: Command): void {
     .option('--to <time>', 'ISO 8601, excluded')
     .option('--limit <n>', 'at most this many groups', positive)
     .action(async (options: UsageOptions) => runUsage(options, await readEnvironment()));
+  withAddresses(program.command('limits'))
+    .description('rate limits: configured, learnt from providers, in force, left')
+    .option('--tenant <id>', 'whose tiers and plan (default: default)')
+    .option('--breakers', 'circuit breakers instead')
+    .option('--json')
+    .action(async (options: LimitsOptions) => runLimits(options, await readEnvironment()));
   withAddresses(program.command('erase'))
     .description('erase prompts and answers for good; what they cost stays in the ledger')
     .option('--user <id>', 'of this user')

@@ -14,6 +14,7 @@ export type InputFlags = {
   readonly tier?: string;
   readonly model?: string;
   readonly maxOutputTokens?: string;
+  readonly reasoningEffort?: string;
   readonly budgetUsd?: string;
   readonly onExceeded?: string;
   readonly abort?: string;
@@ -102,6 +103,7 @@ function toFields(flags: InputFlags, budget: unknown): Record<string, unknown> {
       maxOutputTokens !== undefined && /^-?\d+$/.test(maxOutputTokens)
         ? Number(maxOutputTokens)
         : maxOutputTokens,
+    reasoningEffort: flags.reasoningEffort,
     budget:
       budgetUsd === undefined && onExceeded === undefined
         ? undefined

@@ -3,7 +3,7 @@
 import { Client, Connection } from '@temporalio/client';
 import { ensureSearchAttributes } from '../client/search-attributes.ts';
 import { createTaskClient, type TaskClient } from '../client/task-client.ts';
-import { type CliEnvironment, loadConfig } from '../config.ts';
+import { type CliEnvironment, loadConfig, planOfTenant } from '../config.ts';
 import { type AddressFlags, findAddresses, requireTemporal } from './addresses.ts';
 import { CliError } from './fault.ts';
 
@@ -40,6 +40,7 @@ export async function withTemporal<Result>(
       queuePrefix: config.temporal.queuePrefix,
       priorityQueues: config.worker.priorityQueues,
       searchAttributes,
+      fairnessWeightOf: (tenantId) => planOfTenant(config.limits.rates, tenantId).fairnessWeight,
       rpcTimeoutMs: RPC_TIMEOUT_MS,
     });
     return await work({ client, tasks });

@@ -10,6 +10,7 @@ import { GatewayError, toGatewayError, unreachable } from './gateway-error.ts';
 import type {
   ApprovalList,
   ApprovalView,
+  BreakersView,
   BudgetExplanation,
   BudgetPage,
   BudgetView,
@@ -18,6 +19,7 @@ import type {
   LimitInput,
   RaisedView,
   RaiseInput,
+  RateLimitsView,
   RerateView,
   TaskAccepted,
   TaskExplanation,
@@ -29,12 +31,14 @@ import type {
 export { GatewayError } from './gateway-error.ts';
 export type {
   ApprovalView,
+  BreakersView,
   BudgetExplanation,
   BudgetPage,
   BudgetView,
   ErasedView,
   ExplainedLimit,
   LimitInput,
+  RateLimitsView,
   RerateView,
   TaskExplanation,
   TaskPage,
@@ -194,6 +198,13 @@ export function createGatewayClient(options: GatewayClientOptions) {
       decide: (approvalId: string, decision: DecisionInput): Promise<ApprovalView> =>
         api.json('POST', approval(approvalId), { body: decision }),
     },
+
+    /** Rate limits of providers and models, and those of a tenant. */
+    rateLimits: (tenantId?: string): Promise<RateLimitsView> =>
+      api.json('GET', 'limits', { query: { tenantId } }),
+
+    /** Circuit breakers, and how degraded tasks run. */
+    breakers: (): Promise<BreakersView> => api.json('GET', 'breakers'),
 
     /** Sums of the ledger by group. */
     usage: (query: UsageQuery = {}): Promise<UsageReport> =>

@@ -11,6 +11,7 @@ import { ApplicationFailure, TypedSearchAttributes } from '@temporalio/common';
 import type { FailureDetails, Fault } from '../task/failure.ts';
 import { parseTaskInput, type TaskInput, taskIdFault } from '../task/input.ts';
 import { messageText } from '../task/message.ts';
+import { toQueue, toQueuePriority } from '../task/priority.ts';
 import { toSummary } from '../task/text.ts';
 import {
   type ApprovalDecided,
@@ -35,6 +36,8 @@ export type TaskClientOptions = {
   readonly priorityQueues: boolean;
   /** Whether the namespace knows the search attributes (`ensureSearchAttributes`). */
   readonly searchAttributes: boolean;
+  /** A tenant's share of a queue in which others wait as well, 0.001 to 1000; left out: all have the same. */
+  readonly fairnessWeightOf?: (tenantId: string) => number;
   /** How long Temporal may take to answer, retries included; absent: as long as the SDK tries. Milliseconds. */
   readonly rpcTimeoutMs?: number;
 };
@@ -176,7 +179,12 @@ async function start(options: TaskClientOptions, raw: unknown, taskId: string): 
   try {
     const handle = await options.temporal.workflow.start(RUN_TASK, {
       workflowId: taskId,
-      taskQueue: `${options.queuePrefix}-${options.priorityQueues ? input.priority : 'normal'}`,
+      taskQueue: toQueue(options.queuePrefix, input.priority, options.priorityQueues),
+      priority: toQueuePriority(
+        input.priority,
+        input.tenantId,
+        options.fairnessWeightOf?.(input.tenantId) ?? 1,
+      ),
       args: [raw],
       staticSummary: toSummary(title === undefined ? taskId : messageText(title)),
       ...(options.searchAttributes

@@ -2,9 +2,15 @@
 // Money is a decimal string in USD, times are ISO 8601 in UTC.
 
 import type { ApprovalStatus } from '../task/approval.ts';
+import type { BreakerKind, BreakerSettings, BreakerState } from '../task/breaker.ts';
 import type { Pressure } from '../task/decision.ts';
+import type { DegradationLevel } from '../task/degradation.ts';
 import type { TaskEvent } from '../task/event.ts';
 import type { BudgetExceededDetails, Fault } from '../task/failure.ts';
+import type { Priority } from '../task/input.ts';
+import type { Backlog } from '../task/queue-count.ts';
+import type { RateDimension } from '../task/rate-reading.ts';
+import type { RateBucketKind } from '../task/rate-report.ts';
 import type { TaskStatus } from '../task/status.ts';
 import type { UsageTotals } from '../task/usage.ts';
 
@@ -219,3 +225,71 @@ export type RaisedView = {
     readonly amount: string;
   }[];
 };
+
+/** One of the four queues. `backlog` waits for a slot, `quotaWaiting` for a limit that more workers would not lift. */
+export type QueueView = {
+  readonly queue: string;
+  readonly priority: Priority;
+  readonly backlog: number;
+  readonly quotaWaiting: number;
+  readonly workflows: Backlog;
+  readonly activities: Backlog;
+  readonly byPriority: readonly {
+    readonly priority: Priority;
+    readonly backlog: number;
+    readonly quotaWaiting: number;
+  }[];
+};
+
+/** `at` is when it was counted. */
+export type QueuesView = { readonly at: string; readonly queues: readonly QueueView[] };
+
+/** Durations are milliseconds. `scope`: whether all processes share it, or the gateway tells of its own. */
+export type BreakerView = {
+  readonly name: string;
+  readonly kind: BreakerKind;
+  readonly scope: 'process' | 'fleet';
+  readonly state: BreakerState;
+  /** Of its last change; absent when it has never changed. ISO 8601 in UTC. */
+  readonly since?: string;
+  /** Until somebody may try; 0 unless it is open. */
+  readonly retryAfterMs: number;
+  /** Within the interval, failures among them. */
+  readonly calls: number;
+  readonly failures: number;
+  readonly settings: BreakerSettings;
+};
+
+/** `down` names the dependencies whose breaker is open; a provider once for all of its models. */
+export type BreakersView = {
+  readonly level: DegradationLevel;
+  readonly down: readonly string[];
+  readonly breakers: readonly BreakerView[];
+};
+
+/** One limit of a bucket, per minute or, of `maxParallel`, at a time. */
+export type RateLimitView = {
+  readonly dimension: RateDimension | 'maxParallel';
+  /** Absent: nothing is configured. */
+  readonly configured?: number;
+  /** What headers and refusals of the provider taught, as it stood then; it recovers from there. `stated` is the provider's own word. */
+  readonly learnt?: { readonly limit: number; readonly stated?: number; readonly at: string };
+  /** What holds now: never more than what is configured. Absent: nothing binds. */
+  readonly effective?: number;
+  /** What could be taken at this moment. */
+  readonly remaining?: number;
+  /** What the provider last said remained with it. It shows, and admits nothing. */
+  readonly heard?: { readonly remaining: number; readonly at: string };
+};
+
+/** `name` is a provider, `provider/model`, a tier, or of a plan the tenant whose plan it is. */
+export type RateBucketView = {
+  readonly bucket: RateBucketKind;
+  readonly name: string;
+  readonly tenantId?: string;
+  /** The provider refused, or said that nothing remains: nobody asks before. ISO 8601 in UTC. */
+  readonly blockedUntil?: string;
+  readonly limits: readonly RateLimitView[];
+};
+
+export type RateLimitsView = { readonly buckets: readonly RateBucketView[] };

@@ -17,16 +17,18 @@ export class ConfigError extends Error {
   readonly faults: readonly ConfigFault[];
 
   constructor(faults: readonly ConfigFault[]) {
-    const lines = faults.map((fault) => {
-      const key = fault.key === '' ? '' : `${fault.key}: `;
-      return `  ${key}expected ${fault.expected}, got ${fault.got} (${fault.source})`;
-    });
+    const lines = faults.map((fault) => `  ${describeFault(fault)}`);
     const head =
       faults.length === 1 ? 'the configuration has a fault' : `the configuration has ${faults.length} faults`;
     super([`${head}:`, ...lines].join('\n'));
     this.name = 'ConfigError';
     this.faults = faults;
   }
+}
+
+/** One line: key, expectation, value, and the place it came from. */
+export function describeFault({ key, expected, got, source }: ConfigFault): string {
+  return `${key === '' ? '' : `${key}: `}expected ${expected}, got ${got} (${source})`;
 }
 
 /** A value without its content: what is told of secrets, and of unknown keys, which may be a secret under a misspelt name. */

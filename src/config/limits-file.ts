@@ -4,6 +4,7 @@
 import { z } from 'zod';
 import { LIMIT_WINDOWS, type Limit } from '../task/budget.ts';
 import type { Tier } from '../task/input.ts';
+import { ID_PATTERN } from '../task/input-fields.ts';
 import { MAX_LIMIT_TOKENS, toLimitKey } from '../task/limit-key.ts';
 import { MAX_LIMIT_NANO_USD } from '../task/money.ts';
 import { isZone } from '../task/window.ts';
@@ -29,6 +30,8 @@ export type Limits = {
     readonly models: Readonly<Record<string, RateLimit>>;
     readonly tiers: Readonly<Partial<Record<Tier, RateLimit>>>;
     readonly plans: Readonly<Record<string, PlanLimit>>;
+    /** The plan of each tenant that has another one than `default`. */
+    readonly tenants: Readonly<Record<string, string>>;
   };
   readonly budgets: Readonly<Record<(typeof BUDGET_SCOPES)[number], readonly Limit[]>>;
 };
@@ -76,9 +79,21 @@ export function readLimitsFile(
           { ...toRateLimit(row), fairnessWeight: row.fairnessWeight ?? 1 },
         ]),
       ),
+      tenants: toRecord(Object.entries(rates.tenants ?? {})),
     },
     budgets,
   };
+}
+
+const DEFAULT_PLAN = 'default';
+const NO_PLAN: PlanLimit = { fairnessWeight: 1 };
+
+/** What a tenant may: by the plan it is given, else by `default`. */
+export function planOfTenant(
+  { plans, tenants }: Pick<Limits['rates'], 'plans' | 'tenants'>,
+  tenantId: string,
+): PlanLimit {
+  return plans[tenants[tenantId] ?? DEFAULT_PLAN] ?? NO_PLAN;
 }
 
 const fileShape = lazily(() => {
@@ -100,19 +115,31 @@ const fileShape = lazily(() => {
     matching(`${what} of 1 to 40 characters out of A-Z a-z 0-9 . _ -`, PROVIDER_NAME);
   const limits = z.array(limitShape(true)).default([]);
   return z.strictObject({
-    rates: z.strictObject({
-      providers: z.record(name('a provider'), row).superRefine((rows, context) => {
-        if (!Object.hasOwn(rows, 'default'))
-          context.addIssue({ code: 'custom', path: ['default'], message: 'a row' });
+    rates: z
+      .strictObject({
+        providers: z.record(name('a provider'), row).superRefine((rows, context) => {
+          if (!Object.hasOwn(rows, 'default'))
+            context.addIssue({ code: 'custom', path: ['default'], message: 'a row' });
+        }),
+        models: z.record(matching('a model as provider/model', MODEL_ID), row).optional(),
+        tiers: z
+          .strictObject({ small: row.optional(), medium: row.optional(), large: row.optional() })
+          .optional(),
+        plans: z
+          .record(name('a plan'), z.strictObject({ ...rate, fairnessWeight: weight.optional() }))
+          .optional(),
+        tenants: z.record(matching('the id of a tenant', ID_PATTERN), name('a plan')).optional(),
+      })
+      .superRefine(({ plans = {}, tenants = {} }, context) => {
+        const known = [...new Set([DEFAULT_PLAN, ...Object.keys(plans)])];
+        for (const [tenantId, plan] of Object.entries(tenants))
+          if (!known.includes(plan))
+            context.addIssue({
+              code: 'custom',
+              path: ['tenants', tenantId],
+              message: `one of ${known.join(', ')}`,
+            });
       }),
-      models: z.record(matching('a model as provider/model', MODEL_ID), row).optional(),
-      tiers: z
-        .strictObject({ small: row.optional(), medium: row.optional(), large: row.optional() })
-        .optional(),
-      plans: z
-        .record(name('a plan'), z.strictObject({ ...rate, fairnessWeight: weight.optional() }))
-        .optional(),
-    }),
     budgets: z.strictObject({
       tenant: limits,
       user: limits,
@@ -210,33 +237,22 @@ function toRateLimit(row: GivenRate): RateLimit {
   return Object.fromEntries(limited.map((dimension) => [dimension, row[dimension]]));
 }
 
-export type NotEnforcedSources = {
-  readonly limits: Limits;
-  readonly breakers?: Readonly<Record<string, { readonly enabled: boolean; readonly maxRequests?: number }>>;
-};
+export type NotEnforcedSources = { readonly limits: Limits };
 
 /**
  * The rows that are accepted and not enforced yet, as paths (`rates.tiers.small`, `budgets.perRequest[0]`), for one warning at
  * start. Rows that limit nothing are not named.
  */
-export function notEnforced({ limits, breakers = {} }: NotEnforcedSources): string[] {
+export function notEnforced({ limits }: NotEnforcedSources): string[] {
   const { rates, budgets } = limits;
-  // A half-open breaker lets one probe through at a time, whatever is asked for.
-  const probing = Object.entries(breakers)
-    .filter(([, { maxRequests = 1 }]) => maxRequests !== 1)
-    .map(([name]) => `breakers.${name}.maxRequests`);
   const limiting = (rows: Readonly<Record<string, GivenRate>>, kind: string) =>
     Object.entries(rows)
       .filter(([, row]) => Object.keys(toRateLimit(row)).length > 0)
       .map(([name]) => `rates.${kind}.${name}`);
-  const weighted = Object.entries(rates.plans)
-    .filter(([, plan]) => plan.fairnessWeight !== 1)
-    .map(([name]) => `rates.plans.${name}`);
   return [
     ...limiting(rates.models, 'models'),
     ...limiting(presentRows(rates.tiers), 'tiers'),
-    ...new Set([...limiting(rates.plans, 'plans'), ...weighted]),
+    ...limiting(rates.plans, 'plans'),
     ...budgets.perRequest.map((_, index) => `budgets.perRequest[${index}]`),
-    ...probing,
   ];
 }

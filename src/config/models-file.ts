@@ -18,7 +18,8 @@ const CAPABILITIES = ['tools', 'json', 'images', 'documents', 'audio', 'reasonin
 /** A provider as the file names it; `providers.ts` looks up its variables. */
 export type ProviderEntry = {
   readonly protocol: (typeof PROTOCOLS)[number];
-  readonly apiKeyEnv?: string;
+  /** Variables with keys that are used in turn; those that are not set are passed over. */
+  readonly apiKeyEnv?: readonly string[];
   readonly baseUrlEnv?: string;
   readonly baseUrl?: string;
 };
@@ -37,11 +38,19 @@ export type Model = {
   readonly prices: readonly PriceEntry[];
 };
 
+/** How the candidates of a tier are ordered for a call: as listed, the cheapest for that very call first, or each first in turn. */
+export const TIER_STRATEGIES = ['priority', 'least_cost', 'round_robin'] as const;
+
+export type TierRoute = {
+  readonly strategy: (typeof TIER_STRATEGIES)[number];
+  /** Model ids as listed. */
+  readonly candidates: readonly string[];
+};
+
 export type ModelsFile = {
   readonly providers: Readonly<Record<string, ProviderEntry>>;
   readonly models: Readonly<Record<string, Model>>;
-  /** Model ids in the order in which they are tried. */
-  readonly tiers: Readonly<Record<Tier, readonly string[]>>;
+  readonly tiers: Readonly<Record<Tier, TierRoute>>;
   /** 16 hex digits that change when a model or a price changes. */
   readonly modelsHash: string;
 };
@@ -82,28 +91,42 @@ type PathFault = Omit<ConfigFault, 'key' | 'source'> & { readonly path: readonly
 const VARIABLE_EXPECTED = "the name of an environment variable (A-Z 0-9 _) that is not one of Weir's own";
 
 const fileShape = lazily(() => {
-  const candidates = z.array(matching('a model as provider/model', MODEL_ID)).min(1, 'at least one model');
+  const tier = tierShape();
   return z.strictObject({
     providers: z.record(
       matching('a provider of 1 to 40 characters out of A-Z a-z 0-9 . _ -', PROVIDER_NAME),
       providerShape(),
     ),
     models: z.record(matching('a model as provider/model', MODEL_ID), modelShape()),
-    tiers: z.strictObject({ small: candidates, medium: candidates, large: candidates }),
+    tiers: z.strictObject({ small: tier, medium: tier, large: tier }),
   });
 });
 
+/** A plain list is one that is tried as listed. */
+function tierShape() {
+  const candidates = z.array(matching('a model as provider/model', MODEL_ID)).min(1, 'at least one model');
+  const route = z.strictObject({ strategy: word(TIER_STRATEGIES).optional(), candidates });
+  return z.unknown().transform((given, context): TierRoute => {
+    if (!Array.isArray(given) && !isMap(given)) {
+      context.addIssue({ code: 'custom', message: 'a list of models, or {strategy, candidates}' });
+      return z.NEVER;
+    }
+    const result = Array.isArray(given) ? route.safeParse({ candidates: given }) : route.safeParse(given);
+    if (result.success)
+      return { strategy: result.data.strategy ?? 'priority', candidates: result.data.candidates };
+    for (const issue of result.error.issues)
+      context.addIssue({ ...issue, path: Array.isArray(given) ? issue.path.slice(1) : issue.path });
+    return z.NEVER;
+  });
+}
+
 function providerShape(): z.ZodType<ProviderEntry> {
   // Somebody who writes the key itself here must not find it in the log.
-  const variable = parsed(
-    VARIABLE_EXPECTED,
-    (value) => (typeof value === 'string' && /^[A-Z][A-Z0-9_]{0,99}$/.test(value) ? value : undefined),
-    true,
-  );
+  const variable = parsed(VARIABLE_EXPECTED, (value) => (isVariable(value) ? value : undefined), true);
   return z
     .strictObject({
       protocol: word(PROTOCOLS),
-      apiKeyEnv: variable.optional(),
+      apiKeyEnv: parsed(VARIABLE_EXPECTED, toVariables, true).optional(),
       baseUrlEnv: variable.optional(),
       baseUrl: parsed(
         'an http:// or https:// URL',
@@ -125,6 +148,16 @@ function providerShape(): z.ZodType<ProviderEntry> {
         });
       return { protocol, ...withoutUndefined({ apiKeyEnv, baseUrlEnv, baseUrl }) };
     });
+}
+
+function isVariable(value: unknown): value is string {
+  return typeof value === 'string' && /^[A-Z][A-Z0-9_]{0,99}$/.test(value);
+}
+
+/** One name or a list of them. */
+function toVariables(value: unknown): readonly string[] | undefined {
+  const names: readonly unknown[] = Array.isArray(value) ? value : [value];
+  return names.length > 0 && names.every(isVariable) ? [...new Set(names)] : undefined;
 }
 
 function modelShape() {
@@ -156,11 +189,12 @@ function toModel(id: string, given: GivenModel): Model {
 /** A provider whose key were the variable of a secret of Weir's would be sent that secret. */
 function reservedFaults(providers: ModelsFile['providers'], reserved: ReadonlySet<string>): PathFault[] {
   return Object.entries(providers).flatMap(([name, provider]) =>
-    (['apiKeyEnv', 'baseUrlEnv'] as const).flatMap((key): PathFault[] => {
-      const variable = provider[key];
-      if (variable === undefined || !reserved.has(variable)) return [];
-      return [{ path: ['providers', name, key], expected: VARIABLE_EXPECTED, got: variable }];
-    }),
+    (['apiKeyEnv', 'baseUrlEnv'] as const).flatMap((key): PathFault[] =>
+      [provider[key] ?? []]
+        .flat()
+        .filter((variable) => reserved.has(variable))
+        .map((variable) => ({ path: ['providers', name, key], expected: VARIABLE_EXPECTED, got: variable })),
+    ),
   );
 }
 
@@ -198,11 +232,12 @@ function modelFaults(
 function candidateFaults(tiers: ModelsFile['tiers'], models: Readonly<Record<string, Model>>): PathFault[] {
   return TIERS.flatMap((tier) => {
     const path = ['tiers', tier];
-    const unknown = tiers[tier].filter((id) => models[id] === undefined);
+    const { candidates } = tiers[tier];
+    const unknown = candidates.filter((id) => models[id] === undefined);
     const faults = unknown.map(
       (id): PathFault => ({ path, expected: 'models that stand under models', got: `"${id}"` }),
     );
-    return hasRepeated(tiers[tier])
+    return hasRepeated(candidates)
       ? [...faults, { path, expected: 'each model once', got: 'a repetition' }]
       : faults;
   });

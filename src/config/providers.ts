@@ -9,7 +9,8 @@ import { isUrl } from './setting.ts';
 
 export type Provider = {
   readonly protocol: ProviderEntry['protocol'];
-  readonly apiKey?: string;
+  /** Keys that are used in turn; none where it needs none. */
+  readonly apiKeys: readonly string[];
   /** Without one the protocol's own public address is meant. */
   readonly baseUrl?: string;
   /** Whether its models can be called: its key is set, or it needs none and its address is known. */
@@ -30,17 +31,18 @@ export function readProviders(
 /** The environment names of the providers. */
 export function providerEnvironmentNames(entries: ModelsFile['providers']): string[] {
   return Object.values(entries).flatMap(({ apiKeyEnv, baseUrlEnv }) => [
-    ...(apiKeyEnv === undefined ? [] : [apiKeyEnv, `${apiKeyEnv}_FILE`]),
+    ...(apiKeyEnv ?? []).flatMap((variable) => [variable, `${variable}_FILE`]),
     ...(baseUrlEnv === undefined ? [] : [baseUrlEnv]),
   ]);
 }
 
 function readProvider(name: string, entry: ProviderEntry, env: Environment, faults: ConfigFault[]): Provider {
   const { apiKeyEnv, baseUrlEnv, protocol } = entry;
-  const apiKey =
-    apiKeyEnv === undefined
-      ? undefined
-      : readSecret(env, apiKeyEnv, `providers.${name}.apiKey`, faults)?.value;
+  const found = (apiKeyEnv ?? []).map(
+    (variable) => readSecret(env, variable, `providers.${name}.apiKey`, faults)?.value,
+  );
+  // The same key under two names is one key.
+  const apiKeys = [...new Set(found.filter((key) => key !== undefined))];
   const given = baseUrlEnv === undefined ? undefined : env[baseUrlEnv];
   if (given !== undefined && !isUrl(given, ['http:', 'https:']))
     faults.push({
@@ -51,10 +53,10 @@ function readProvider(name: string, entry: ProviderEntry, env: Environment, faul
       source: `environment ${baseUrlEnv}`,
     });
   const baseUrl = given ?? entry.baseUrl;
-  const hasKey = apiKeyEnv === undefined ? baseUrl !== undefined : apiKey !== undefined;
+  const hasKey = apiKeyEnv === undefined ? baseUrl !== undefined : apiKeys.length > 0;
   return {
     protocol,
-    ...(apiKey === undefined ? {} : { apiKey }),
+    apiKeys,
     ...(baseUrl === undefined ? {} : { baseUrl }),
     available: hasKey && (protocol !== 'openai-compatible' || baseUrl !== undefined),
   };

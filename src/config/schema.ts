@@ -33,6 +33,7 @@ export const schema = {
         /^[\x21-\x7e]{1,1000}$/.test(value),
       ),
     ),
+    shutdownGraceTime: duration('WEIR_GATEWAY_SHUTDOWN_GRACE', '0ms', '1h'),
   },
   temporal: {
     queuePrefix: name('WEIR_QUEUE_PREFIX'),
@@ -66,6 +67,8 @@ export const schema = {
     maxTextBytes: whole('WEIR_TASK_MAX_TEXT_BYTES', 1, 65_536),
     reconcileInterval: duration('WEIR_TASK_RECONCILE_INTERVAL', '10ms', '24h'),
     drainCap: duration('WEIR_TASK_DRAIN_CAP', '0ms', '10m'),
+    maxQueued: optional(whole('WEIR_TASK_MAX_QUEUED', 1, 10_000_000)),
+    queueCountInterval: duration('WEIR_TASK_QUEUE_COUNT_INTERVAL', '10ms', '30s'),
   },
   call: {
     // Node's fetch itself gives up after five minutes of silence.
@@ -81,6 +84,10 @@ export const schema = {
     attemptsPerCandidate: whole('WEIR_CALL_ATTEMPTS_PER_CANDIDATE', 1, 100),
     attemptsPerCall: whole('WEIR_CALL_ATTEMPTS_PER_CALL', 1, 1_000),
     estimatePolicy: oneOf('WEIR_CALL_ESTIMATE_POLICY', ['charge_estimate', 'charge_max', 'charge_input']),
+  },
+  routing: {
+    shortHint: duration('WEIR_ROUTING_SHORT_HINT', '0ms', '1h'),
+    promptCache: flag('WEIR_ROUTING_PROMPT_CACHE'),
   },
   budget: {
     heldWait: duration('WEIR_BUDGET_HELD_WAIT', '0ms', '1h'),
@@ -120,6 +127,7 @@ export const schema = {
     postgres: breaker('DB'),
     temporal: breaker('GRPC'),
     llm: breaker('LLM'),
+    tool: breaker('TOOL'),
     budget: spendBreaker('BUDGET'),
   },
 } as const;

@@ -144,10 +144,10 @@ function unknownKey(key: string, value: unknown, source: string): ConfigFault {
 function misspeltBreakerNames(env: Environment): ConfigFault[] {
   const known = new Set(settingEnvironmentNames());
   return Object.keys(env)
-    .filter((name) => /^CB_(REDIS|DB|GRPC|LLM|BUDGET)_/.test(name) && !known.has(name))
+    .filter((name) => /^CB_(REDIS|DB|GRPC|LLM|TOOL|BUDGET)_/.test(name) && !known.has(name))
     .map((name) => ({
       key: 'breakers',
-      expected: 'CB_<REDIS|DB|GRPC|LLM|BUDGET>_<setting>',
+      expected: 'CB_<REDIS|DB|GRPC|LLM|TOOL|BUDGET>_<setting>',
       got: name,
       source: `environment ${name}`,
     }));

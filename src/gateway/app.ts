@@ -5,15 +5,19 @@ import fastify, { type FastifyReply, type FastifyRequest } from 'fastify';
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
 import { registerApprovals } from './approvals.ts';
 import { createKeyCheck } from './auth.ts';
+import { registerBreakers } from './breakers.ts';
 import { registerBudgets } from './budgets.ts';
 import { registerDocumentation } from './documentation.ts';
 import { registerErase } from './erase.ts';
 import { createErrorHandler, notFound, sendProblem } from './errors.ts';
 import { registerExplain } from './explain.ts';
+import { createOpenRequests } from './open-requests.ts';
 import { createOpenStreams, type OpenStreams } from './open-streams.ts';
 import { registerOperations } from './operations.ts';
 import { tellingOutage } from './outage.ts';
 import type { App, GatewayParts, RouteParts } from './parts.ts';
+import { registerQueues } from './queues.ts';
+import { registerRateLimits } from './rate-limits.ts';
 import { registerStreams } from './streams.ts';
 import { registerTasks } from './tasks.ts';
 import { registerUsage } from './usage.ts';
@@ -21,12 +25,17 @@ import { registerUsage } from './usage.ts';
 /** Ids have at most 128 characters, each up to three in a URL. */
 const MAX_PARAM_LENGTH = 400;
 
-/** Ready to listen or to be injected into. Closing it ends every open stream with a last comment. */
+const DEFAULT_GRACE_MS = 10_000;
+
+/**
+ * Ready to listen or to be injected into. Closing it takes no more connections, ends every open stream with a last comment, and lets
+ * requests finish within the grace time.
+ */
 export async function createApp(parts: GatewayParts): Promise<App> {
   const onError = createErrorHandler(parts.log);
   const app: App = fastify({
     logger: false,
-    // Without it closing would wait for streams that have no end.
+    // What has not ended when the grace time is over is cut: closing would wait for ever for some of it.
     forceCloseConnections: true,
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     frameworkErrors: onError,
@@ -36,8 +45,16 @@ export async function createApp(parts: GatewayParts): Promise<App> {
   app.setErrorHandler(onError);
   app.setNotFoundHandler(answerNotFound);
 
-  const streams = createOpenStreams(parts.metrics);
-  app.addHook('preClose', () => streams.close());
+  const requests = createOpenRequests();
+  const streams = createOpenStreams(parts.metrics, requests);
+  app.addHook('onRequest', async (_request, reply) => requests.begin(reply.raw));
+  app.addHook('preClose', async () => {
+    // Whoever connects now is refused at once and asks another gateway.
+    if (app.server.listening) app.server.close();
+    await streams.close();
+    const cut = await requests.answered(parts.settings.shutdownGraceMs ?? DEFAULT_GRACE_MS);
+    if (cut > 0) parts.log.warn('requests were cut, since the gateway waits no longer for them', { cut });
+  });
   const routes = toRouteParts(parts, streams);
   await registerDocumentation(app);
   registerOperations(app, routes);
@@ -50,6 +67,9 @@ export async function createApp(parts: GatewayParts): Promise<App> {
       registerExplain(api, routes);
       registerApprovals(api, routes);
       registerUsage(api, routes);
+      registerRateLimits(api, routes);
+      registerQueues(api, routes);
+      registerBreakers(api, routes);
       registerErase(api, routes);
     },
     { prefix: '/api/v1' },
@@ -59,7 +79,8 @@ export async function createApp(parts: GatewayParts): Promise<App> {
 }
 
 function toRouteParts(parts: GatewayParts, streams: OpenStreams): RouteParts {
-  const { tasks, events, ledger, limits, accounts, approvals, erase } = parts.stores;
+  const { tasks, events, ledger, limits, accounts, approvals, erase, queueCounts, rateReports } =
+    parts.stores;
   const telling = <Store extends object>(store: Store): Store => tellingOutage(store, parts.isStoreAway);
   return {
     ...parts,
@@ -72,6 +93,8 @@ function toRouteParts(parts: GatewayParts, streams: OpenStreams): RouteParts {
       accounts: telling(accounts),
       erase: telling(erase),
       approvals: telling(approvals),
+      queueCounts: telling(queueCounts),
+      rateReports: telling(rateReports),
     },
   };
 }

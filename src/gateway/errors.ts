@@ -150,6 +150,15 @@ function unavailable(retryAfterMs: number | undefined): HttpProblem {
   );
 }
 
+/** The queues are counted by housekeeping, which Temporal or Postgres may keep from it. */
+export function notCounted(): HttpProblem {
+  const detail = 'the queues have not been counted for a minute; try again';
+  return new HttpProblem(
+    { type: 'Unavailable', title: 'The queues are not counted', status: 503, detail },
+    retryHeaders(DEFAULT_RETRY_MS),
+  );
+}
+
 function headersOf(details: FailureDetails): Readonly<Record<string, string>> {
   switch (details.type) {
     case 'BudgetExceeded':

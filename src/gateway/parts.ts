@@ -8,6 +8,7 @@ import type {
   RawServerDefault,
 } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
+import type { Breakers } from '../calls/breakers.ts';
 import type { RerateReport, RerateRequest } from '../calls/rerate.ts';
 import type { TaskClient } from '../client/task-client.ts';
 import type { Probes } from '../health.ts';
@@ -21,7 +22,15 @@ import type { OpenStreams } from './open-streams.ts';
 export type GatewayParts = {
   readonly stores: Pick<
     Stores,
-    'tasks' | 'events' | 'ledger' | 'limits' | 'accounts' | 'approvals' | 'erase'
+    | 'tasks'
+    | 'events'
+    | 'ledger'
+    | 'limits'
+    | 'accounts'
+    | 'approvals'
+    | 'erase'
+    | 'queueCounts'
+    | 'rateReports'
   >;
   readonly client: Pick<
     TaskClient,
@@ -30,6 +39,7 @@ export type GatewayParts = {
   readonly plan: (input: TaskInput) => TaskPlan;
   /** Brings the ledger to the present price list. */
   readonly rerate: (request: RerateRequest) => Promise<RerateReport>;
+  readonly breakers: Pick<Breakers, 'report'>;
   readonly probes: Probes;
   readonly metrics: Pick<Metrics, 'registry' | 'streamReaders'>;
   readonly log: Logger;
@@ -40,6 +50,8 @@ export type GatewayParts = {
     readonly adminKey: string | undefined;
     /** Between two comments on an idle stream, in milliseconds. */
     readonly heartbeatMs: number;
+    /** How long a stopping gateway lets requests finish, in milliseconds; left out: ten seconds. */
+    readonly shutdownGraceMs?: number;
   };
 };
 

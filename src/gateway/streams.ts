@@ -83,7 +83,7 @@ function registerStream(app: App, parts: RouteParts): void {
       const types = readTypes(request.query.types);
       await assertKnown(parts, taskId);
       if (after !== undefined && (await hasAll(parts, taskId, after))) return reply.code(204).send();
-      await parts.streams.run(() =>
+      await parts.streams.run(reply.raw, () =>
         sendEvents(reply, {
           heartbeatMs: parts.settings.heartbeatMs,
           closing: parts.streams.closing,

@@ -5,18 +5,19 @@ import type { TaskClient } from '../client/task-client.ts';
 import type { Logger } from '../log.ts';
 import type { Tasks } from '../stores/tasks.ts';
 import type { TaskPlan } from '../task/decision.ts';
+import { tooManyTasks } from '../task/failure.ts';
 import { parseTaskInput, type TaskInput, taskIdFault } from '../task/input.ts';
 import { isEnded } from '../task/status.ts';
 import { conflict, refusal } from './errors.ts';
 
 export type SubmitParts = {
-  readonly tasks: Pick<Tasks, 'get' | 'queue' | 'unqueue'>;
+  readonly tasks: Pick<Tasks, 'get' | 'queue' | 'unqueue' | 'maxQueued'>;
   readonly client: Pick<TaskClient, 'start' | 'describe'>;
   readonly plan: (input: TaskInput) => TaskPlan;
   readonly log: Logger;
 };
 
-/** Answers the id of the task that now runs. @throws HttpProblem 400 and 409 · what stores and Temporal throw */
+/** Answers the id of the task that now runs. @throws HttpProblem 400, 409 and 429 · what stores and Temporal throw */
 export async function submit(
   parts: SubmitParts,
   body: unknown,
@@ -26,8 +27,9 @@ export async function submit(
   const { input, settings, limits } = checked(parts, body, taskId);
   if (givenId !== undefined) await refuseWhileRunning(parts, givenId);
   const { strategy, model } = settings;
-  const isQueued = await parts.tasks.queue({ taskId, runId: undefined, input, strategy, model, limits });
-  if (!isQueued) throw exists(taskId);
+  const queued = await parts.tasks.queue({ taskId, runId: undefined, input, strategy, model, limits });
+  if (queued === 'taken') throw exists(taskId);
+  if (queued === 'full') throw refusal(tooManyTasks(input.tenantId, parts.tasks.maxQueued ?? 0));
   try {
     await parts.client.start(body, taskId);
   } catch (error) {

@@ -3,7 +3,7 @@
 
 import { z } from 'zod';
 import { EXCEEDED_POLICIES } from '../task/budget.ts';
-import { ABORT_POLICIES, MAX_INPUT_BYTES } from '../task/input.ts';
+import { ABORT_POLICIES, MAX_INPUT_BYTES, REASONING_EFFORTS } from '../task/input.ts';
 import { hasUncleanText, isTooDeep } from '../task/json.ts';
 import { MAX_LIMIT_NANO_USD, parseUsd } from '../task/money.ts';
 import { isCleanText, utf8Bytes } from '../task/text.ts';
@@ -69,6 +69,10 @@ const taskInputFields = {
     .describe('As "provider/model"'),
   maxOutputTokens: z.number().int().min(1).max(10_000_000).optional(),
   temperature: z.number().min(0).max(2).optional(),
+  reasoningEffort: z
+    .enum(REASONING_EFFORTS)
+    .optional()
+    .describe('How hard the model is asked to think; models that do not reason answer without it'),
   responseFormat: responseFormat.optional(),
   tools: z.array(id).max(64).optional().default([]),
   budget: z

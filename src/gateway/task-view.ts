@@ -50,9 +50,13 @@ export function toTaskView(row: TaskRow): TaskView {
     costUsd: formatUsd(row.nanoUsd),
     ...(hasResult ? { result: { text: row.resultText ?? '', steps: row.steps } } : {}),
     ...(row.error === undefined ? {} : { error: row.error }),
-    ...(row.waiting === undefined || isEnded(row.status) ? {} : { waiting: row.waiting }),
+    ...(row.waiting === undefined || isEnded(row.status) ? {} : { waiting: toWaitView(row.waiting) }),
     links: linksOf(row.taskId),
   };
+}
+
+function toWaitView({ reason, until }: NonNullable<TaskRow['waiting']>): NonNullable<TaskView['waiting']> {
+  return { reason, ...(until === undefined ? {} : { until }) };
 }
 
 /** Started past the gateway: not begun yet, or ended before it could begin. */

@@ -22,6 +22,8 @@ export type LlmErrorFields = {
   readonly stage: LlmErrorStage;
   readonly status?: number | undefined;
   readonly retryAfterMs?: number | undefined;
+  /** The provider has another key, which may be taken at once. */
+  readonly hasOtherKey?: boolean;
   /**
    * What the provider had measured when the attempt failed, where it said so. Input counts are final; at stage `output` the count
    * of output may be that of an earlier moment unless `isUsageCurrent`, so the larger of it and a recount of `outputText` is right.
@@ -39,6 +41,7 @@ export class LlmError extends Error {
   readonly stage: LlmErrorStage;
   readonly status: number | undefined;
   readonly retryAfterMs: number | undefined;
+  readonly hasOtherKey: boolean;
   readonly usage: Usage | undefined;
   readonly isUsageCurrent: boolean;
   // Private, so that no logger that unfolds errors prints an answer.
@@ -51,6 +54,7 @@ export class LlmError extends Error {
     this.stage = fields.stage;
     this.status = fields.status;
     this.retryAfterMs = fields.retryAfterMs;
+    this.hasOtherKey = fields.hasOtherKey === true;
     this.usage = fields.usage;
     this.isUsageCurrent = fields.usage !== undefined && fields.isUsageCurrent === true;
     this.#outputText = fields.outputText ?? '';

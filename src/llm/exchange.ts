@@ -15,8 +15,12 @@ export type Exchange = {
  * A `fetch` for one attempt that records what it sees. Connections come from Node's own pool, which keeps them alive between
  * requests.
  * @param onProgress called for the status line and every piece of the body
+ * @param onHeaders called once, before that
  */
-export function createExchange(onProgress: () => void): {
+export function createExchange(
+  onProgress: () => void,
+  onHeaders: (headers: Headers) => void = () => undefined,
+): {
   readonly exchange: Exchange;
   readonly fetch: typeof globalThis.fetch;
 } {
@@ -37,6 +41,7 @@ export function createExchange(onProgress: () => void): {
       });
     exchange.status = response.status;
     exchange.headers = response.headers;
+    onHeaders(response.headers);
     onProgress();
     if (!response.ok || response.body === null) return response;
     const body = watch(response.body, onProgress, (error) => {

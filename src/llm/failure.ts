@@ -7,6 +7,7 @@ import { LlmError, type LlmErrorKind, type LlmErrorStage } from './error.ts';
 import { readErrorBody } from './error-body.ts';
 import type { Exchange } from './exchange.ts';
 import { retryAfterMsFrom } from './hints.ts';
+import type { KeyFault, OtherKeys } from './key-ring.ts';
 import { isBeforeSending, networkCodes } from './network-fault.ts';
 import type { Reading } from './reading.ts';
 
@@ -19,6 +20,8 @@ export type FailedAttempt = {
   /** What was thrown, or stood in the stream; undefined when the stream just ended. */
   readonly error: unknown;
   readonly nowMs: number;
+  /** Told what was wrong; says what the provider's other keys could do. */
+  readonly onFault?: (fault: KeyFault) => OtherKeys;
 };
 
 export function toLlmError(attempt: FailedAttempt): LlmError {
@@ -29,12 +32,15 @@ export function toLlmError(attempt: FailedAttempt): LlmError {
   const said = readErrorBody(body);
   const status = isAccepted ? said?.status : seenStatus;
   const kind = kindOf(attempt, { status, body, isAccepted });
+  const hint = mayWait(kind, status) ? retryAfterMsFrom(exchange.headers, body, attempt.nowMs) : undefined;
+  const keys = attempt.onFault?.({ kind, status, retryAfterMs: hint });
   const stage = stageOf(attempt, { isAccepted, isAnswered: said !== undefined || isRefusal(reading) });
   return new LlmError(`${attempt.model}: ${describe(kind, seenStatus)} (attempt ${attempt.attemptKey})`, {
     kind,
     stage,
     status,
-    retryAfterMs: mayWait(kind, status) ? retryAfterMsFrom(exchange.headers, body, attempt.nowMs) : undefined,
+    retryAfterMs: keys === undefined ? hint : keys.retryAfterMs,
+    hasOtherKey: keys?.hasOtherKey === true,
     usage: reading.usage,
     isUsageCurrent: reading.isUsageCurrent,
     outputText: reading.outputText,

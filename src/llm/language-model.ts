@@ -1,7 +1,9 @@
 // The seam to the models: one call, streamed. What is behind it (AI SDK providers, or a fake in a test) knows nothing of budgets,
 // Temporal or stores, never retries, and throws nothing but `LlmError`.
 
+import type { ReasoningEffort } from '../task/input.ts';
 import type { Message, ResponseFormat } from '../task/message.ts';
+import type { RateReading } from '../task/rate-reading.ts';
 import type { Usage } from '../task/usage.ts';
 
 export type ModelRequest = {
@@ -10,6 +12,8 @@ export type ModelRequest = {
   readonly messages: readonly Message[];
   readonly maxOutputTokens: number;
   readonly temperature?: number;
+  /** Left out by models that do not reason. */
+  readonly reasoningEffort?: ReasoningEffort;
   readonly responseFormat?: ResponseFormat;
   /** Travels as header `x-weir-attempt`, so that a provider's log can be matched with the ledger. */
   readonly attemptKey: string;
@@ -19,6 +23,8 @@ export type ModelRequest = {
   readonly onText: (text: string) => void;
   /** Called when the response's status line was seen and for every chunk, visible or not: evidence that the stream lives. */
   readonly onProgress?: () => void;
+  /** Told what the headers of the answer say of the provider's limits, once, whatever the status. */
+  readonly onRates?: (readings: readonly RateReading[]) => void;
 };
 
 export type ModelReply = {

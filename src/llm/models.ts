@@ -2,26 +2,36 @@
 // Temporal or stores and never retries, since exactly one layer above does.
 
 import { isStepCount, streamText, type Warning } from 'ai';
+import type { RateReading } from '../task/rate-reading.ts';
 import { LlmError } from './error.ts';
 import { createExchange } from './exchange.ts';
 import { toLlmError } from './failure.ts';
+import { createKeyRing, type KeyRing } from './key-ring.ts';
 import type { LanguageModels, ModelReply, ModelRequest } from './language-model.ts';
 import { isStrictSchema, toModelMessages, toOutput } from './prompt.ts';
 import { createModel, type ProviderAccess } from './protocol.ts';
+import { forAllKeys, readRateHeaders } from './rate-headers.ts';
 import { createReader, type Reading, reportsUsageEarly } from './reading.ts';
+import { type ReasoningRequest, toReasoning } from './reasoning.ts';
 
 export type LanguageModelsOptions = {
-  /** By name, as models.yaml names them. */
+  /** By name, as models.yaml names them. Read at each call: they may change while the process runs. */
   readonly providers: Readonly<Record<string, ProviderAccess>>;
+  /** Whether a model can be told how hard to think. Left out: none can. */
+  readonly canReason?: (model: string) => boolean;
+  /** Whether long prompts are marked for providers that cache only what is marked. Left out: they are. */
+  readonly cachePrompts?: boolean;
   /** Told once per model and text what of a request a model does not support and was left out. */
   readonly onWarning?: (warning: { readonly model: string; readonly text: string }) => void;
 };
 
 /** The models behind the configured providers. Holds no connection of its own: Node's pool keeps them, and closes idle ones. */
-export function createLanguageModels({ providers, onWarning }: LanguageModelsOptions): LanguageModels {
+export function createLanguageModels(options: LanguageModelsOptions): LanguageModels {
+  const { onWarning } = options;
   // Process-wide, as the AI SDK has it: else it prints warnings by itself. They reach `onWarning` below.
   globalThis.AI_SDK_LOG_WARNINGS = false;
   const warned = new Set<string>();
+  const ring = createKeyRing();
   const warn = (model: string, warnings: readonly Warning[]) => {
     for (const text of warnings.map(toText)) {
       if (warned.has(`${model} ${text}`)) continue;
@@ -32,8 +42,19 @@ export function createLanguageModels({ providers, onWarning }: LanguageModelsOpt
   const find = (model: string): Target | undefined => {
     const slash = model.indexOf('/');
     const [name, modelId] = [model.slice(0, Math.max(0, slash)), model.slice(slash + 1)];
+    const { providers } = options;
     const provider = Object.hasOwn(providers, name) ? providers[name] : undefined;
-    return provider?.available && modelId !== '' ? { name, provider, modelId, warn } : undefined;
+    return provider?.available && modelId !== ''
+      ? {
+          name,
+          provider,
+          modelId,
+          canReason: options.canReason?.(model) === true,
+          cachePrompts: options.cachePrompts !== false,
+          ring,
+          warn,
+        }
+      : undefined;
   };
   return {
     has: (model) => find(model) !== undefined,
@@ -53,13 +74,21 @@ type Target = {
   readonly name: string;
   readonly provider: ProviderAccess;
   readonly modelId: string;
+  readonly canReason: boolean;
+  readonly cachePrompts: boolean;
+  readonly ring: KeyRing;
   readonly warn: (model: string, warnings: readonly Warning[]) => void;
 };
 
 async function send(request: ModelRequest, target: Target): Promise<ModelReply> {
   const { signal } = request;
+  const { ring } = target;
+  const use = { provider: target.name, model: target.modelId, keys: target.provider.apiKeys ?? [] };
+  const apiKey = ring.take(use);
   const callbacks = guardCallbacks(request);
-  const { exchange, fetch } = createExchange(callbacks.onProgress);
+  const { exchange, fetch } = createExchange(callbacks.onProgress, (headers) =>
+    callbacks.onRates(forAllKeys(readRateHeaders(headers, Date.now()), use.keys.length)),
+  );
   const reader = createReader(target.provider.protocol, callbacks.onText);
   // A signal of our own ends the request also when this side is the first to stop reading.
   const socket = new AbortController();
@@ -78,16 +107,22 @@ async function send(request: ModelRequest, target: Target): Promise<ModelReply> 
       reading: reader.reading,
       error,
       nowMs,
+      ...(apiKey === undefined ? {} : { onFault: (fault) => ring.failed(use, apiKey, fault) }),
     });
   };
   try {
     if (signal.aborted) throw fail(signal.reason);
-    for await (const part of startStream(request, target, { fetch, abortSignal: socket.signal }).stream) {
+    for await (const part of startStream(
+      request,
+      { ...target, apiKey },
+      { fetch, abortSignal: socket.signal },
+    ).stream) {
       if (part.type === 'start-step') target.warn(request.model, part.warnings);
       if (!reader.take(part)) break;
     }
     const reply = toReply(reader.reading);
     if (reply === undefined) throw fail(reader.reading.error);
+    if (apiKey !== undefined) ring.worked(use, apiKey);
     return reply;
   } catch (error) {
     throw error instanceof LlmError ? error : fail(error);
@@ -98,21 +133,27 @@ async function send(request: ModelRequest, target: Target): Promise<ModelReply> 
 }
 
 function startStream(
-  { messages, maxOutputTokens, temperature, responseFormat, attemptKey }: ModelRequest,
-  { name, provider, modelId }: Target,
+  { messages, temperature, responseFormat, attemptKey, ...request }: ModelRequest,
+  target: Target & { readonly apiKey: string | undefined },
   wire: { readonly fetch: typeof globalThis.fetch; readonly abortSignal: AbortSignal },
 ) {
+  const { provider } = target;
   const output = toOutput(responseFormat);
+  const { maxOutputTokens, providerOptions } = reasoningOf(request, target);
   return streamText({
-    model: createModel(name, provider, modelId, wire.fetch),
-    messages: toModelMessages(provider.protocol, messages, responseFormat),
+    model: createModel(target, wire.fetch),
+    messages: toModelMessages(provider.protocol, messages, { responseFormat, isCached: target.cachePrompts }),
     allowSystemInMessages: true,
     maxOutputTokens,
     ...(temperature === undefined ? {} : { temperature }),
     ...(output === undefined ? {} : { output }),
-    ...(responseFormat?.type === 'json_schema'
-      ? { providerOptions: { openai: { strictJsonSchema: isStrictSchema(responseFormat.schema) } } }
-      : {}),
+    providerOptions:
+      responseFormat?.type === 'json_schema'
+        ? {
+            ...providerOptions,
+            openai: { ...providerOptions['openai'], strictJsonSchema: isStrictSchema(responseFormat.schema) },
+          }
+        : providerOptions,
     headers: { 'x-weir-attempt': attemptKey },
     abortSignal: wire.abortSignal,
     // One attempt is one request: no retry, and no second step after a tool call.
@@ -123,6 +164,15 @@ function startStream(
     // Errors are read from the stream; without a function here the AI SDK prints them, prompts included.
     onError: () => undefined,
   });
+}
+
+function reasoningOf(
+  { maxOutputTokens, reasoningEffort }: Pick<ModelRequest, 'maxOutputTokens' | 'reasoningEffort'>,
+  { name, provider: { protocol }, modelId, canReason }: Target,
+): ReasoningRequest {
+  return reasoningEffort === undefined || !canReason
+    ? { maxOutputTokens, providerOptions: {} }
+    : toReasoning(reasoningEffort, { protocol, name, modelId }, maxOutputTokens);
 }
 
 /** Undefined when the stream did not end as an answer does. */
@@ -148,7 +198,7 @@ function toReply({
 }
 
 /** A caller's callback that throws ends the call as a fault of its own, never as one of the provider's. */
-function guardCallbacks({ onText, onProgress }: ModelRequest) {
+function guardCallbacks({ onText, onProgress, onRates }: ModelRequest) {
   let thrown: { readonly error: unknown } | undefined;
   const guard = (run: () => void) => {
     try {
@@ -161,6 +211,7 @@ function guardCallbacks({ onText, onProgress }: ModelRequest) {
   return {
     onText: (text: string) => guard(() => onText(text)),
     onProgress: () => guard(() => onProgress?.()),
+    onRates: (readings: readonly RateReading[]) => guard(() => onRates?.(readings)),
     thrown: () => thrown,
   };
 }

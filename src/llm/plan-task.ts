@@ -6,20 +6,28 @@ import type { TaskPlan, TaskSettings } from '../task/decision.ts';
 import type { Fault } from '../task/failure.ts';
 import { type Priority, type TaskInput, TIERS, type Tier } from '../task/input.ts';
 import { parseUsd } from '../task/money.ts';
+import { inOrder, type TierRoute } from './candidates.ts';
 
 export type PlanModel = { readonly maxOutputTokens: number };
 
 export type PlanConfig = {
   readonly models: Readonly<Record<string, PlanModel>>;
-  readonly tiers: Readonly<Record<Tier, readonly string[]>>;
+  readonly tiers: Readonly<Record<Tier, TierRoute>>;
   /** Whether the provider of a model is configured. */
   readonly isAvailable: (model: string) => boolean;
+  /** What a call with this input may cost at most, in nano-USD; undefined where no price is known. Left out: none is. */
+  readonly costOf?: (model: string, input: TaskInput, maxOutputTokens: number) => bigint | undefined;
+  /** Counts the calls of a tier, for those that are served in turn. Left out: every call is the first. */
+  readonly turnOf?: (tier: Tier) => number;
+  readonly shortHintMs: number;
   readonly taskLimits: readonly Limit[];
   readonly callMaxDurationMs: number;
   readonly heartbeatTimeoutMs: number;
   readonly heldWaitMs: number;
   readonly maxTextBytes: number;
   readonly priorityQueues: boolean;
+  /** By tenant; left out: all have the same share of a queue. */
+  readonly fairnessWeightOf?: (tenantId: string) => number;
   readonly searchAttributes: boolean;
 };
 
@@ -43,12 +51,16 @@ export function createTaskPlan(config: PlanConfig): (input: TaskInput) => TaskPl
       ...outputFaults(input, model, largest),
     ];
     if (faults.length > 0) return { kind: 'invalid', faults };
-    const maxOutputTokens =
-      input.maxOutputTokens ?? Math.min(DEFAULT_MAX_OUTPUT_TOKENS, largest ?? DEFAULT_MAX_OUTPUT_TOKENS);
+    const maxOutputTokens = outputOf(config, input, model);
     const settings: TaskSettings = {
       model,
-      candidates: candidates.slice(0, 1),
-      cheaper: input.budget.onExceeded === 'degrade' ? cheaperOf(config, input, maxOutputTokens) : [],
+      ...tierOfTask(config, input),
+      candidates,
+      shortHintMs: config.shortHintMs,
+      cheaper:
+        input.budget.onExceeded === 'degrade'
+          ? cheaperOf(config, input, { candidates, maxOutputTokens })
+          : [],
       onExceeded: input.budget.onExceeded,
       approval: input.approval,
       abort: input.abort,
@@ -60,36 +72,69 @@ export function createTaskPlan(config: PlanConfig): (input: TaskInput) => TaskPl
       maxTextBytes: config.maxTextBytes,
       searchAttributes: config.searchAttributes,
       priorityQueues: config.priorityQueues,
+      fairnessWeight: config.fairnessWeightOf?.(input.tenantId) ?? 1,
     };
-    return { kind: 'planned', settings, limits: limitsOf(config, input) };
+    const isFree = config.costOf?.(model, input, maxOutputTokens) === 0n;
+    return { kind: 'planned', settings, limits: limitsOf(config, input), isFree };
   };
 }
 
-/** Models in the order in which they are tried: those whose provider is configured, else all, so that the task says what is missing. */
+/**
+ * Models in the order in which they are tried: those whose provider is configured, else all, so that the task says what is missing.
+ * One that cannot write as much as was asked for would refuse the request.
+ */
 function candidatesOf(config: PlanConfig, input: TaskInput): readonly string[] {
   if (input.model !== undefined) return [input.model];
-  const tier = config.tiers[input.tier ?? DEFAULT_TIER];
-  const available = tier.filter(config.isAvailable);
-  return available.length > 0 ? available : tier;
+  const tier = input.tier ?? DEFAULT_TIER;
+  const { strategy, candidates } = config.tiers[tier];
+  const available = candidates.filter(config.isAvailable);
+  const usable = available.length > 0 ? available : candidates;
+  const fit = usable.filter((model) => isFit(config, model, input.maxOutputTokens ?? 0));
+  return inOrder(strategy, fit.length > 0 ? fit : usable, {
+    costOf: (model) => config.costOf?.(model, input, outputOf(config, input, model)),
+    turn: () => config.turnOf?.(tier) ?? 0,
+  });
+}
+
+function isFit(config: PlanConfig, model: string, maxOutputTokens: number): boolean {
+  return (config.models[model]?.maxOutputTokens ?? maxOutputTokens) >= maxOutputTokens;
+}
+
+/** Output that a model is asked for. */
+function outputOf(config: PlanConfig, input: TaskInput, model: string): number {
+  const largest = config.models[model]?.maxOutputTokens ?? DEFAULT_MAX_OUTPUT_TOKENS;
+  return input.maxOutputTokens ?? Math.min(DEFAULT_MAX_OUTPUT_TOKENS, largest);
+}
+
+/** The tier that was asked for, or the one of the model that was; nothing for a model that no tier has. */
+function tierOfTask(config: PlanConfig, input: TaskInput): { readonly tier?: Tier } {
+  const tier = input.model === undefined ? (input.tier ?? DEFAULT_TIER) : tierOf(config, input.model);
+  return tier === undefined ? {} : { tier };
 }
 
 /**
  * Models of the tiers below the first candidate's, dearest tier first, for a task that would rather take less than nothing. One that
  * cannot write as much as was asked for would refuse the request.
  */
-function cheaperOf(config: PlanConfig, input: TaskInput, maxOutputTokens: number): readonly string[] {
-  const [model = ''] = candidatesOf(config, input);
-  const own = input.model === undefined ? (input.tier ?? DEFAULT_TIER) : tierOf(config, model);
+function cheaperOf(
+  config: PlanConfig,
+  input: TaskInput,
+  {
+    candidates,
+    maxOutputTokens,
+  }: { readonly candidates: readonly string[]; readonly maxOutputTokens: number },
+): readonly string[] {
+  const { tier: own } = tierOfTask(config, input);
   const below = own === undefined ? [] : TIERS.slice(0, TIERS.indexOf(own)).toReversed();
-  const models = below.flatMap((tier) => config.tiers[tier].filter(config.isAvailable));
-  const isFit = (other: string) =>
-    other !== model && (config.models[other]?.maxOutputTokens ?? maxOutputTokens) >= maxOutputTokens;
-  return [...new Set(models)].filter(isFit);
+  const models = below.flatMap((tier) => config.tiers[tier].candidates.filter(config.isAvailable));
+  return [...new Set(models)].filter(
+    (other) => !candidates.includes(other) && isFit(config, other, maxOutputTokens),
+  );
 }
 
 /** The lowest tier that lists a model; undefined for a model that no tier has. */
 function tierOf(config: PlanConfig, model: string): Tier | undefined {
-  return TIERS.find((tier) => config.tiers[tier].includes(model));
+  return TIERS.find((tier) => config.tiers[tier].candidates.includes(model));
 }
 
 function modelFaults(config: PlanConfig, input: TaskInput): Fault[] {

@@ -11,17 +11,46 @@ const JSON_INSTRUCTION = 'Answer with one JSON object and nothing else.';
 /** Protocols that take instructions only ahead of the conversation. */
 const SYSTEM_FIRST: ReadonlySet<Protocol> = new Set(['anthropic', 'google']);
 
-/** The messages in the order that the protocol takes them. */
+/** Anthropic keeps no prefix below 1,024 tokens, which are about so many bytes. */
+const LEAST_CACHED_BYTES = 4_096;
+const CACHED = { anthropic: { cacheControl: { type: 'ephemeral' } } } as const;
+
+/** The messages in the order that the protocol takes them, with marks where it wants to be told what to cache. */
 export function toModelMessages(
   protocol: Protocol,
   messages: readonly Message[],
-  responseFormat: ResponseFormat | undefined,
+  {
+    responseFormat,
+    isCached,
+  }: { readonly responseFormat: ResponseFormat | undefined; readonly isCached: boolean },
 ): ModelMessage[] {
   const asked = messages.map(toModelMessage);
   const isBareJson = protocol === 'anthropic' && responseFormat?.type === 'json';
   const all = isBareJson ? [...asked, { role: 'system', content: JSON_INSTRUCTION } as const] : asked;
   if (!SYSTEM_FIRST.has(protocol)) return all;
-  return [...all.filter(({ role }) => role === 'system'), ...all.filter(({ role }) => role !== 'system')];
+  const ordered = [
+    ...all.filter(({ role }) => role === 'system'),
+    ...all.filter(({ role }) => role !== 'system'),
+  ];
+  return protocol === 'anthropic' && isCached ? markPrefixes(ordered) : ordered;
+}
+
+/**
+ * The others cache by themselves. Writing costs more than reading fresh, so that only what is likely to come again is marked: long
+ * instructions, and a long conversation up to its newest message.
+ */
+function markPrefixes(messages: readonly ModelMessage[]): ModelMessage[] {
+  const ends = [messages.findLastIndex(({ role }) => role === 'system'), messages.length - 2];
+  const marked = ends.filter((end) => end >= 0 && bytesUntil(messages, end) >= LEAST_CACHED_BYTES);
+  return messages.map((message, index) =>
+    marked.includes(index) ? { ...message, providerOptions: CACHED } : message,
+  );
+}
+
+function bytesUntil(messages: readonly ModelMessage[], end: number): number {
+  return messages
+    .slice(0, end + 1)
+    .reduce((sum, { content }) => sum + (typeof content === 'string' ? Buffer.byteLength(content) : 0), 0);
 }
 
 /**

@@ -14,25 +14,30 @@ export type Protocol = 'openai' | 'anthropic' | 'google' | 'openai-compatible';
 /** A provider as the configuration resolved it. */
 export type ProviderAccess = {
   readonly protocol: Protocol;
-  readonly apiKey?: string;
+  /** Keys that may be used in turn; none where it needs none. */
+  readonly apiKeys?: readonly string[];
   /** Without one the protocol's own public address is meant. */
   readonly baseUrl?: string;
   readonly available: boolean;
 };
 
-/**
- * The model object for one request. Making one costs some closures, no connection.
- * @param name of the provider, for the AI SDK's messages
- * @param modelId as the provider calls it; may hold slashes
- */
+/** One model of a provider, with the key that its next request takes. */
+export type ModelAccess = {
+  /** Of the provider, for the AI SDK's messages. */
+  readonly name: string;
+  readonly provider: ProviderAccess;
+  /** As the provider calls it; may hold slashes. */
+  readonly modelId: string;
+  readonly apiKey: string | undefined;
+};
+
+/** The model object for one request. Making one costs some closures, no connection. */
 export function createModel(
-  name: string,
-  provider: ProviderAccess,
-  modelId: string,
+  { name, provider, modelId, ...access }: ModelAccess,
   fetch: typeof globalThis.fetch,
 ): LanguageModel {
   // An empty key where none is needed; undefined would be looked up in the environment.
-  const apiKey = provider.apiKey ?? '';
+  const apiKey = access.apiKey ?? '';
   const baseURL = baseUrlOf(provider);
   switch (provider.protocol) {
     case 'openai':
@@ -49,7 +54,7 @@ export function createModel(
         fetch,
         includeUsage: true,
         supportsStructuredOutputs: true,
-        ...(provider.apiKey === undefined ? {} : { apiKey }),
+        ...(access.apiKey === undefined ? {} : { apiKey }),
       })(modelId);
     default:
       return provider.protocol satisfies never;

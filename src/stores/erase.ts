@@ -30,6 +30,7 @@ const KEPT_OF_INPUT = [
   'model',
   'maxOutputTokens',
   'temperature',
+  'reasoningEffort',
   'tools',
   'budget',
   'approval',

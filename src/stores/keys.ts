@@ -6,22 +6,55 @@ import { isId } from '../task/input.ts';
 
 const EVENT_SHARDS = 16;
 
-/** Key names of one tenant's budgets: holds, leases, newest attempt per call, done markers, counters per scope. */
+/** Key names of one tenant's budgets: holds by call, leases, done markers, counters per scope. */
 export function budgetKeys(prefix: string, tenantId: string) {
   const slot = `${prefix}:{t:${checked(tenantId)}}`;
   return {
     holds: `${slot}:holds`,
     leases: `${slot}:leases`,
-    call: (callKey: string) => `${slot}:call:${callKey}`,
     done: (attemptKey: string) => `${slot}:done:${attemptKey}`,
     scope: (kind: Scope['kind'], id: string) => `${slot}:scope:${kind}:${id}`,
   };
 }
 
-/** Key names of one provider's rate control: buckets, permits, leases of permits. */
-export function rateKeys(prefix: string, provider: string) {
+/** Which scope a key of counters belongs to, of those that `budgetKeys` names. */
+export function scopeOfKey(key: string): Scope | undefined {
+  const [, kind, id] = /:scope:(tenant|user|session|task|share):(.+)$/.exec(key) ?? [];
+  if (kind === undefined || id === undefined) return undefined;
+  return { kind: kind as Scope['kind'], id }; // the pattern names the kinds
+}
+
+/** Key names of one slot of rate control: two buckets, the leases of their permits, and what is booked. */
+export type RateKeys = {
+  readonly outer: string;
+  readonly inner: string;
+  readonly outerLeases: string;
+  readonly innerLeases: string;
+  readonly bookings: string;
+};
+
+/** A provider's bucket and, inside it, the one of a model. */
+export function rateKeys(prefix: string, provider: string, model = ''): RateKeys {
   const slot = `${prefix}:{p:${provider}}`;
-  return { bucket: `${slot}:bucket`, permits: `${slot}:permits`, leases: `${slot}:leases` };
+  return {
+    outer: `${slot}:bucket`,
+    inner: `${slot}:bucket:${model}`,
+    outerLeases: `${slot}:leases`,
+    innerLeases: `${slot}:leases:${model}`,
+    bookings: `${slot}:bookings`,
+  };
+}
+
+/** A tenant's bucket of its plan and, inside it, the one of a tier. Nothing is booked there. */
+export function tenantRateKeys(prefix: string, tenantId: string, tier: string): RateKeys {
+  const slot = `${prefix}:{t:${checked(tenantId)}}:rate`;
+  return {
+    outer: `${slot}:plan`,
+    inner: `${slot}:tier:${tier}`,
+    outerLeases: `${slot}:plan:leases`,
+    innerLeases: `${slot}:tier:${tier}:leases`,
+    bookings: `${slot}:bookings`,
+  };
 }
 
 /** Key names of one task's events. Tasks are spread over a fixed number of slots. */

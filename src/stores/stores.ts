@@ -8,13 +8,16 @@ import { createErase } from './erase.ts';
 import { createEvents, type EventOptions } from './events.ts';
 import { createGate } from './gate.ts';
 import { createHydrate } from './hydrate.ts';
+import { createLearntRates, providerOf } from './learnt-rates.ts';
 import { createLedger, type LostAttempts } from './ledger.ts';
 import type { DefaultLimits } from './limits.ts';
 import { createLimits } from './limits.ts';
 import type { Postgres } from './postgres.ts';
 import { createPostgresGate } from './postgres-gate.ts';
 import { createProcesses } from './processes.ts';
-import { createRates, type ProviderRate } from './rates.ts';
+import { createQueueCounts } from './queue-counts.ts';
+import { createRateReports } from './rate-report.ts';
+import { createRates, type RateOptions } from './rates.ts';
 import type { Redis } from './redis.ts';
 import { createIsRedisAway } from './redis-away.ts';
 import { createRerateRows } from './rerate-rows.ts';
@@ -34,8 +37,13 @@ export type StoreOptions = {
   /** Which gate admits, and what becomes of it when Redis is away; without it: Redis, and Postgres then. */
   readonly budget?: BudgetGateOptions;
   readonly calendar: CalendarSettings;
-  readonly rateOf: (provider: string) => ProviderRate;
+  /** Left out: nothing is limited. */
+  readonly rates?: Pick<RateOptions, 'rules' | 'classes' | 'onBookingsLost'>;
+  /** Models whose limits are reported and kept, as `provider/model`; left out: none. */
+  readonly models?: () => readonly string[];
   readonly events: EventOptions;
+  /** Tasks that a tenant may have without an end; left out: any number. */
+  readonly maxQueued?: number | undefined;
 };
 
 export type Stores = ReturnType<typeof createStores>;
@@ -62,6 +70,11 @@ export function createStores(postgres: Postgres, redis: Redis, options: StoreOpt
     readSums: ({ tenantId, scope, intervals }) => readScopeSums(postgres, tenantId, scope, intervals),
   });
   const processes = createProcesses(postgres);
+  const rates = createRates(redis, {
+    leaseMs: options.leaseMs,
+    ...options.rates,
+    callers: processes.lastCount,
+  });
   return {
     accounts: createAccounts(postgres),
     approvals: createApprovals(postgres, limits),
@@ -82,15 +95,21 @@ export function createStores(postgres: Postgres, redis: Redis, options: StoreOpt
     limits,
     processes,
     redisGate,
-    rates: createRates(redis, {
-      leaseMs: options.leaseMs,
-      limitOf: options.rateOf,
-      callers: processes.lastCount,
+    queueCounts: createQueueCounts(postgres),
+    rates,
+    learntRates: createLearntRates(redis, postgres, {
+      configuredOf: (model) => ({
+        model: options.rates?.rules?.model?.(model) ?? {},
+        provider: options.rates?.rules?.provider?.(providerOf(model)) ?? {},
+      }),
+      bursts: options.rates?.classes,
+      onUnheard: rates.cool,
     }),
+    rateReports: createRateReports(redis, { ...options.rates, models: options.models }),
     rerateRows: createRerateRows(postgres),
     retention: createRetention(postgres),
     shares: createShares(postgres, limits),
-    tasks: createTasks(postgres),
+    tasks: createTasks(postgres, options.maxQueued),
     thresholds: createThresholds(postgres),
   };
 }

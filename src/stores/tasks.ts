@@ -11,6 +11,7 @@ import { withdrawApprovals } from './approvals.ts';
 import { writeMilestones } from './milestones.ts';
 import { removeOwnLimits, setOwnLimits } from './own-limits.ts';
 import type { Postgres, Sql } from './postgres.ts';
+import { createQueueCap, type QueueCap } from './queue-cap.ts';
 import { waitingOn } from './waiting-tasks.ts';
 
 export type TaskStep = {
@@ -19,6 +20,9 @@ export type TaskStep = {
   readonly status: string;
   readonly model?: string;
 };
+
+/** `kind`: what sort of limit it is (`rate`, `held`, …); `reason` names it for a reader. */
+export type TaskWait = { readonly reason: string; readonly until?: string; readonly kind?: string };
 
 export type TaskRow = {
   readonly taskId: string;
@@ -40,12 +44,12 @@ export type TaskRow = {
   readonly error:
     | { readonly type: string; readonly message: string; readonly details: FailureDetails | undefined }
     | undefined;
-  readonly waiting: { readonly reason: string; readonly until?: string } | undefined;
+  readonly waiting: TaskWait | undefined;
   readonly usage: UsageTotals;
   readonly nanoUsd: bigint;
 };
 
-export type Conversation = Pick<TaskInput, 'messages' | 'temperature' | 'responseFormat'>;
+export type Conversation = Pick<TaskInput, 'messages' | 'temperature' | 'reasoningEffort' | 'responseFormat'>;
 
 export type NewTask = {
   readonly taskId: string;
@@ -77,10 +81,18 @@ export type TaskFilter = {
 export type Tasks = ReturnType<typeof createTasks>;
 
 // biome-ignore lint/complexity/noExcessiveLinesPerFunction: a table of the store's methods; cut, it would hide what the store can do
-export function createTasks(postgres: Postgres) {
+export function createTasks(postgres: Postgres, maxQueued?: number) {
+  const cap = createQueueCap(postgres, maxQueued);
   return {
-    /** Before the workflow starts: a task that was accepted can be read. False when the id is taken by a task that has not ended. */
-    queue: (task: NewTask) => queue(postgres, task),
+    /** Before the workflow starts: a task that was accepted can be read. */
+    queue: (task: NewTask): Promise<Queued> => queue(postgres, cap, task),
+
+    /** Tasks that a tenant may have without an end; undefined: any number. */
+    maxQueued,
+
+    /** Whether a task that began, started by a plain client, is one too many of its tenant. The same answer when asked again. */
+    isOverCap: (task: { readonly tenantId: string; readonly taskId: string }) =>
+      cap.isOver(task.tenantId, task.taskId),
 
     /** Takes back a row whose workflow could not be started. */
     async unqueue(taskId: string): Promise<void> {
@@ -176,14 +188,18 @@ export function createTasks(postgres: Postgres) {
   };
 }
 
+/** `taken`: a task of this id has not ended. `full`: its tenant has as many tasks without an end as it may have. */
+export type Queued = 'queued' | 'taken' | 'full';
+
 /** Limits of a run that has ended go with it; those that somebody sets from now on stay. */
-function queue(postgres: Postgres, task: NewTask): Promise<boolean> {
+function queue(postgres: Postgres, cap: QueueCap, task: NewTask): Promise<Queued> {
   return postgres.transaction(async (sql) => {
+    if (!(await cap.hasRoom(sql, task.input.tenantId))) return 'full';
     const before = await lockRun(sql, task.taskId);
     const { rowCount } = await insertRow(sql, task, 'queued', 'where tasks.ended_at is not null');
-    if (rowCount !== 1) return false;
+    if (rowCount !== 1) return 'taken';
     if (before !== undefined) await removeOwnLimits(sql, before.tenantId, task.taskId);
-    return true;
+    return 'queued';
   });
 }
 

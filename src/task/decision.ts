@@ -2,8 +2,9 @@
 // never a conversation. Pure vocabulary.
 
 import type { ExceededPolicy, Limit } from './budget.ts';
+import type { Degradation } from './degradation.ts';
 import type { BudgetExceededDetails, FailureDetails, Fault } from './failure.ts';
-import type { AbortPolicy, ApprovalPolicy } from './input.ts';
+import type { AbortPolicy, ApprovalPolicy, Tier } from './input.ts';
 import type { UsageTotals } from './usage.ts';
 
 /** Why a call cannot go on now; each becomes the name of a durable timer. */
@@ -26,7 +27,14 @@ export type CallOutcome =
       readonly clampedTo?: number;
       readonly pressure?: Pressure;
     }
-  | { readonly kind: 'wait'; readonly reason: WaitReason; readonly ms: number; readonly limit: string }
+  | {
+      readonly kind: 'wait';
+      readonly reason: WaitReason;
+      readonly ms: number;
+      readonly limit: string;
+      /** A place is kept for the call when the wait is over, and not for long after it. */
+      readonly isBooked?: true;
+    }
   /** Only other calls' holds stand in the way: look again after `ms`, and fail with `failure` once that took too long. */
   | {
       readonly kind: 'held';
@@ -56,7 +64,12 @@ export type CallOutcome =
 /** The settings that shape one task, taken once by `begin` and recorded, so that a replay sees the same. */
 export type TaskSettings = {
   readonly model: string;
+  /** The size class that was asked for; absent for a model that no tier has. */
+  readonly tier?: Tier;
+  /** In the order in which they are tried, as the tier's strategy had it when the task began. */
   readonly candidates: readonly string[];
+  /** A provider that says "not before" is waited for so long although another candidate is left. */
+  readonly shortHintMs: number;
   /** Models of lower tiers, dearest first: where `onExceeded: degrade` goes once the candidates are through. */
   readonly cheaper: readonly string[];
   readonly onExceeded: ExceededPolicy;
@@ -70,16 +83,36 @@ export type TaskSettings = {
   readonly maxTextBytes: number;
   /** Whether the namespace knows the search attributes; without them nothing is upserted. */
   readonly searchAttributes: boolean;
+  /** What was down when the task began, and what it was given for it; absent: nothing was. */
+  readonly degradation?: Degradation;
   /** Whether activities go to the queue of their task's priority. */
   readonly priorityQueues: boolean;
+  /** The tenant's share of a queue in which others wait as well, by its plan. */
+  readonly fairnessWeight: number;
 };
 
 /** What configuration says of a valid input: faults, or the settings and limits that the task runs with. */
 export type TaskPlan =
   | { readonly kind: 'invalid'; readonly faults: readonly Fault[] }
-  | { readonly kind: 'planned'; readonly settings: TaskSettings; readonly limits: readonly Limit[] };
+  | {
+      readonly kind: 'planned';
+      readonly settings: TaskSettings;
+      readonly limits: readonly Limit[];
+      /** A call to the first candidate costs nothing. */
+      readonly isFree?: boolean;
+    };
+
+/** How long a task's first call waits for its slot before it is made at all. */
+export type RateDelay = { readonly ms: number; readonly limit: string; readonly isBooked: boolean };
+
+/** A place in rate control that a call has booked and will not come for. */
+export type LeftBooking = {
+  readonly callKey: string;
+  readonly model: string;
+  readonly candidate: number;
+};
 
 export type BeginOutcome =
-  | { readonly kind: 'go'; readonly settings: TaskSettings }
+  | { readonly kind: 'go'; readonly settings: TaskSettings; readonly rateDelay?: RateDelay }
   | { readonly kind: 'invalid'; readonly faults: readonly Fault[] }
   | { readonly kind: 'refuse'; readonly failure: FailureDetails; readonly settings: TaskSettings };

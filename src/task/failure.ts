@@ -34,6 +34,13 @@ export type BudgetExceededDetails = {
   readonly resetsAt?: string;
 };
 
+/** A model that could not answer, and for how long still, where that is known. */
+export type ModelSetback = {
+  readonly model: string;
+  readonly reason: string;
+  readonly retryAfterMs?: number;
+};
+
 export type ModelFailureDetails = {
   readonly type:
     | 'RateLimited'
@@ -45,6 +52,8 @@ export type ModelFailureDetails = {
   readonly model?: string;
   readonly status?: number;
   readonly retryAfterMs?: number;
+  /** Where several models were tried: each with what it had against it. */
+  readonly candidates?: readonly ModelSetback[];
 };
 
 /** Nobody approved what a task asked for. */
@@ -63,6 +72,17 @@ export type FailureDetails =
   | BudgetExceededDetails
   | ModelFailureDetails
   | ApprovalFailureDetails;
+
+const TRY_AGAIN_MS = 5_000;
+
+/** How a submission is refused whose tenant has as many tasks without an end as it may have. */
+export function tooManyTasks(tenantId: string, most: number): ModelFailureDetails {
+  return {
+    type: 'RateLimited',
+    reason: `tenant ${tenantId} has ${most} tasks that have not ended, and may have no more; submit again when some have ended`,
+    retryAfterMs: TRY_AGAIN_MS,
+  };
+}
 
 /** One sentence for a person, made from the details alone. */
 export function failureMessage(details: FailureDetails): string {

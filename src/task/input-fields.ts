@@ -55,6 +55,7 @@ export const inputFields = {
   temperature: field('a number from 0 to 2', (value) =>
     typeof value === 'number' && value >= 0 && value <= 2 ? value : undefined,
   ),
+  reasoningEffort: oneOf(['minimal', 'low', 'medium', 'high']),
   responseFormat: {
     expected: 'text, json, or {type: text | json | json_schema, schema}',
     parse: parseResponseFormat,

@@ -27,11 +27,14 @@ const STRATEGIES = [
 ] as const;
 export const PRIORITIES = ['critical', 'high', 'normal', 'low'] as const;
 export const TIERS = ['small', 'medium', 'large'] as const;
+/** How hard a model is asked to think. */
+export const REASONING_EFFORTS = ['minimal', 'low', 'medium', 'high'] as const;
 export const ABORT_POLICIES = ['cancel', 'drain', 'detach'] as const;
 
 export type Strategy = (typeof STRATEGIES)[number];
 export type Priority = (typeof PRIORITIES)[number];
 export type Tier = (typeof TIERS)[number];
+export type ReasoningEffort = (typeof REASONING_EFFORTS)[number];
 /** What a cancellation does to a call under way: end it and pay what came, wait for its usage, or let it finish. */
 export type AbortPolicy = (typeof ABORT_POLICIES)[number];
 
@@ -53,6 +56,8 @@ export type TaskInput = {
   readonly model?: string;
   readonly maxOutputTokens?: number;
   readonly temperature?: number;
+  /** Passed on to models that can reason; others answer without it. */
+  readonly reasoningEffort?: ReasoningEffort;
   readonly responseFormat?: ResponseFormat;
   readonly tools: readonly string[];
   readonly budget: { readonly usd?: string; readonly tokens?: number; readonly onExceeded: ExceededPolicy };

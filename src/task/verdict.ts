@@ -1,8 +1,6 @@
 // What a provider's fault means for the call, as one pure table: the workflow and the direct way drive the same rules.
 
-import type { CallOutcome } from './decision.ts';
-import type { BudgetExceededDetails, FailureDetails } from './failure.ts';
-import { parseUsd } from './money.ts';
+import type { FailureDetails } from './failure.ts';
 
 /** What a provider's error means, whatever its dialect. */
 export const PROVIDER_FAULT_KINDS = [
@@ -40,12 +38,20 @@ export type VerdictContext = {
   readonly attemptsPerCall: number;
   /** How often this call was already told to wait by a provider that gave no hint. */
   readonly unhintedWaits: number;
+  /** Other models that can answer the call, now or later. */
+  readonly candidatesLeft: number;
+  /** A throttled model is waited for so long although another one is left. */
+  readonly shortHintMs: number;
+  /** The provider has another key, which it has not refused and does not throttle. */
+  readonly hasOtherKey: boolean;
   /** Time left until the deadline, Infinity without one. */
   readonly remainingMs: number;
 };
 
 export type Verdict =
   | { readonly kind: 'retry' }
+  /** At once and at the same model, with another key. */
+  | { readonly kind: 'next_key' }
   | { readonly kind: 'wait'; readonly ms: number }
   | { readonly kind: 'unavailable'; readonly reason: string; readonly retryAfterMs?: number }
   | { readonly kind: 'refuse'; readonly failure: FailureDetails };
@@ -66,118 +72,36 @@ export function judge(
       return refuse('ContentRefused', 'the provider refused the content', fault, context);
     case 'too_long':
     case 'not_found':
+      return { kind: 'unavailable', reason: fault.kind };
     case 'auth':
     case 'quota':
-      return { kind: 'unavailable', reason: fault.kind };
+      return context.hasOtherKey ? { kind: 'next_key' } : { kind: 'unavailable', reason: fault.kind };
     case 'rate_limited':
+      return context.hasOtherKey ? { kind: 'next_key' } : throttled(fault.kind, fault, context);
     case 'overloaded':
-      return throttled(fault, context);
+      return throttled(fault.kind, fault, context);
     case 'timeout':
     case 'connection':
     case 'cut':
     case 'unknown':
-      return mayRetry(context) ? { kind: 'retry' } : { kind: 'unavailable', reason: fault.kind };
+      return failed(fault.kind, fault, context);
     default:
       return fault.kind satisfies never;
   }
 }
 
-/** What the workflow does next with an outcome. */
-export type NextMove =
-  | { readonly kind: 'done' }
-  | { readonly kind: 'sleep'; readonly ms: number; readonly limit: string }
-  /** The time for waiting for others is over: what they leave no room for counts as exceeded now. */
-  | { readonly kind: 'look_again' }
-  | { readonly kind: 'ask'; readonly failure: BudgetExceededDetails }
-  | { readonly kind: 'next_candidate' }
-  | { readonly kind: 'fail'; readonly failure: FailureDetails };
-
-/** Where a call stands. Times are milliseconds, Infinity where nothing ends them. */
-export type CallStanding = {
-  /** Models that a model's failure leaves, the present one not counted. */
-  readonly candidatesLeft: number;
-  /** Models that an exceeded budget leaves: the candidates and, after them, cheaper ones. */
-  readonly cheaperLeft: number;
-  /** Until the call's own time is over, or the deadline. */
-  readonly remainingMs: number;
-  /** Until the deadline alone: what waits for a window or for a person takes none of the call's own time. */
-  readonly untilDeadlineMs: number;
-  /** What is left of the time a call may wait for other calls' holds. */
-  readonly heldWaitLeftMs: number;
-  /** It was looked at for a last time after that. */
-  readonly heldWaitOver: boolean;
-};
-
-export function nextMove(outcome: CallOutcome, standing: CallStanding): NextMove {
-  switch (outcome.kind) {
-    case 'completed':
-      return { kind: 'done' };
-    case 'refuse':
-      return { kind: 'fail', failure: outcome.failure };
-    case 'wait':
-      return waitOrFail(outcome, standing);
-    case 'held':
-      return waitForHolds(outcome, standing);
-    case 'budget_wait':
-      // What is larger than the whole limit fits into no window.
-      if (outcome.ms >= standing.untilDeadlineMs || isLargerThanLimit(outcome.failure))
-        return { kind: 'fail', failure: outcome.failure };
-      return { kind: 'sleep', ms: outcome.ms, limit: outcome.limit };
-    case 'ask':
-      return outcome;
-    case 'degrade':
-      return standing.cheaperLeft > 0
-        ? { kind: 'next_candidate' }
-        : { kind: 'fail', failure: outcome.failure };
-    case 'unavailable':
-      if (standing.candidatesLeft > 0) return { kind: 'next_candidate' };
-      if (outcome.retryAfterMs !== undefined && outcome.retryAfterMs < standing.remainingMs)
-        return { kind: 'sleep', ms: outcome.retryAfterMs, limit: outcome.reason };
-      return {
-        kind: 'fail',
-        failure: { type: 'NoModelAvailable', reason: outcome.reason, model: outcome.model },
-      };
-    default:
-      return outcome satisfies never;
-  }
-}
-
-function waitForHolds(
-  outcome: Extract<CallOutcome, { kind: 'held' }>,
-  { heldWaitLeftMs, heldWaitOver, remainingMs }: CallStanding,
-): NextMove {
-  if (heldWaitOver) return { kind: 'fail', failure: outcome.failure };
-  if (heldWaitLeftMs <= 0) return { kind: 'look_again' };
-  const ms = Math.min(outcome.ms, heldWaitLeftMs, Math.max(0, remainingMs));
-  return { kind: 'sleep', ms, limit: outcome.limit };
-}
-
-function waitOrFail(outcome: Extract<CallOutcome, { kind: 'wait' }>, standing: CallStanding): NextMove {
-  const { ms, limit, reason } = outcome;
-  if (ms < standing.remainingMs) return { kind: 'sleep', ms, limit };
-  // Back-pressure slows down and refuses nobody: it takes no more than half of what time there is.
-  if (reason === 'backpressure')
-    return { kind: 'sleep', ms: Math.max(0, Math.floor(standing.remainingMs / 2)), limit };
-  return {
-    kind: 'fail',
-    failure: {
-      type: 'RateLimited',
-      reason: `the wait for ${limit} would end after the deadline`,
-      retryAfterMs: ms,
-    },
-  };
-}
-
-function isLargerThanLimit({ unit, needed, limit }: BudgetExceededDetails): boolean {
-  const amountOf = (text: string) => (unit === 'usd' ? parseUsd(text) : BigInt(text));
-  return (amountOf(needed) ?? 0n) > (amountOf(limit) ?? 0n);
-}
-
-function throttled(fault: ProviderFault, context: VerdictContext): Verdict {
+function throttled(
+  kind: 'rate_limited' | 'overloaded',
+  fault: ProviderFault,
+  context: VerdictContext,
+): Verdict {
   const ms =
     fault.retryAfterMs ??
     Math.min(FIRST_UNHINTED_WAIT_MS * 2 ** context.unhintedWaits, LONGEST_UNHINTED_WAIT_MS);
-  if (ms < context.remainingMs) return { kind: 'wait', ms };
+  const isInTime = ms < context.remainingMs;
+  if (context.candidatesLeft > 0 && (ms > context.shortHintMs || !isInTime))
+    return { kind: 'unavailable', reason: kind, retryAfterMs: ms };
+  if (isInTime) return { kind: 'wait', ms };
   return refuse(
     'RateLimited',
     'the provider is throttling until after the deadline',
@@ -186,15 +110,25 @@ function throttled(fault: ProviderFault, context: VerdictContext): Verdict {
   );
 }
 
-function mayRetry(context: VerdictContext): boolean {
-  return (
-    context.failedAttempts < context.attemptsPerCandidate &&
-    context.failedAttemptsOfCall < context.attemptsPerCall
-  );
+function failed(
+  kind: 'timeout' | 'connection' | 'cut' | 'unknown',
+  fault: ProviderFault,
+  context: VerdictContext,
+): Verdict {
+  const { failedAttempts, attemptsPerCandidate, failedAttemptsOfCall, attemptsPerCall } = context;
+  // Another model would make it one attempt more.
+  if (failedAttemptsOfCall >= attemptsPerCall)
+    return refuse(
+      'NoModelAvailable',
+      `${failedAttemptsOfCall} attempts failed, the last by ${kind}`,
+      fault,
+      context,
+    );
+  return failedAttempts < attemptsPerCandidate ? { kind: 'retry' } : { kind: 'unavailable', reason: kind };
 }
 
 function refuse(
-  type: 'RequestRejected' | 'ContentRefused' | 'RateLimited',
+  type: 'RequestRejected' | 'ContentRefused' | 'RateLimited' | 'NoModelAvailable',
   reason: string,
   fault: ProviderFault,
   context: VerdictContext,

@@ -9,11 +9,21 @@ import {
   TimeoutFailure,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { CallOutcome, TaskSettings } from '../task/decision.ts';
+import type { CallOutcome, LeftBooking, RateDelay, TaskSettings } from '../task/decision.ts';
 import type { BudgetExceededDetails } from '../task/failure.ts';
 import type { TaskInput } from '../task/input.ts';
+import {
+  isDegraded,
+  type Journey,
+  modelOf,
+  nextVisit,
+  proceed,
+  type Step,
+  startJourney,
+  wake,
+} from '../task/journey.ts';
 import { toCallKey } from '../task/keys.ts';
-import { type CallStanding, nextMove } from '../task/verdict.ts';
+import { toQueuePriority } from '../task/priority.ts';
 import type { ApprovalDesk } from './approvals.ts';
 import type { BudgetNews } from './budget-news.ts';
 import { taskFailure } from './failure.ts';
@@ -34,99 +44,90 @@ export type GovernedCall = {
   readonly progress: Progress;
   readonly news: BudgetNews;
   readonly approvals: ApprovalDesk;
-};
-
-/** What a call has been through so far. Times are milliseconds. */
-type Journey = {
-  /** Candidates, and after them cheaper models. */
-  readonly models: readonly string[];
-  index: number;
-  isDegraded: boolean;
-  visit: number;
-  waits: number;
-  heldWaits: number;
-  heldWaitLeftMs: number;
-  heldWaitOver: boolean;
-  backpressureMs: number;
-  /** Since 1970: moves on while the call waits for a window or a person. */
-  endsAt: number;
+  /** What the task's first call was told to wait before it is made. */
+  readonly delay?: RateDelay;
+  /** Takes what the call has booked and does not come for. */
+  readonly left?: LeftBooking[];
 };
 
 /** Drives a call to its answer, or throws the task's typed failure. */
 export async function governedCall(call: GovernedCall): Promise<AnsweredCall> {
-  const { settings, progress } = call;
-  const journey: Journey = {
-    models: [...settings.candidates, ...settings.cheaper],
-    index: 0,
-    isDegraded: false,
-    visit: 0,
-    waits: 0,
-    heldWaits: 0,
-    heldWaitLeftMs: settings.heldWaitMs,
-    heldWaitOver: false,
-    backpressureMs: 0,
-    endsAt: Math.min(deadlineOf(call.input), now() + settings.callMaxDurationMs),
-  };
+  const { settings } = call;
+  const journey = startJourney(
+    {
+      candidates: settings.candidates,
+      cheaper: settings.cheaper,
+      heldWaitMs: settings.heldWaitMs,
+      shortHintMs: settings.shortHintMs,
+      deadlineMs: deadlineOf(call.input),
+      maxDurationMs: settings.callMaxDurationMs,
+    },
+    now(),
+  );
+  try {
+    return await drive(call, journey);
+  } catch (error) {
+    // Refused, cancelled or out of time: the call does not come for its place.
+    if (journey.place !== undefined) call.left?.push({ callKey: callKeyOf(call), ...journey.place });
+    throw error;
+  }
+}
+
+async function drive(call: GovernedCall, journey: Journey): Promise<AnsweredCall> {
+  const { progress, delay } = call;
+  if (delay !== undefined) await startDelayed(call, journey, delay);
   for (;;) {
-    journey.visit += 1;
     const seen = call.news.count;
     progress.update({
       phase: 'calling',
       currentStep: call.stepId,
       waiting: null,
-      model: modelOf(call, journey),
+      model: modelOf(journey),
     });
     const outcome = await visitOnce(call, journey);
     // A change of limits let the call look again while somebody was asked: it does not need the answer any more.
     if (outcome.kind !== 'ask') await call.approvals.withdraw();
     progress.pressed(outcome);
     if (outcome.kind === 'completed')
-      return journey.isDegraded ? { ...outcome, degradedTo: outcome.model } : outcome;
-    await act(call, journey, { outcome, seen });
+      return isDegraded(journey) ? { ...outcome, degradedTo: outcome.model } : outcome;
+    await act(call, journey, {
+      step: proceed(journey, outcome, { nowMs: now(), random: Math.random }),
+      seen,
+    });
   }
+}
+
+/** What `begin` was told counts as the call's first visit: the wait is the same, and so is what may come of it. */
+async function startDelayed(
+  call: GovernedCall,
+  journey: Journey,
+  { ms, limit, isBooked }: RateDelay,
+): Promise<void> {
+  journey.visits += 1;
+  const outcome = { kind: 'wait', reason: 'rate', ms, limit, ...(isBooked && { isBooked }) } as const;
+  const step = proceed(journey, outcome, { nowMs: now(), random: Math.random });
+  await act(call, journey, { step, seen: call.news.count });
 }
 
 /** Brings the call to its next visit, or throws its failure. */
 async function act(
   call: GovernedCall,
   journey: Journey,
-  { outcome, seen }: { readonly outcome: CallOutcome; readonly seen: number },
+  { step, seen }: { readonly step: Step; readonly seen: number },
 ): Promise<void> {
-  const move = nextMove(outcome, standingOf(call, journey));
-  switch (move.kind) {
+  switch (step.kind) {
     case 'done':
+    case 'visit':
       return;
     case 'fail':
-      throw taskFailure(move.failure);
-    case 'next_candidate':
-      journey.index += 1;
-      if (outcome.kind === 'degrade') journey.isDegraded = true;
-      return;
-    case 'look_again':
-      journey.heldWaitOver = true;
-      return;
+      throw taskFailure(step.failure);
     case 'ask':
-      return ask(call, journey, { exceeded: move.failure, seen });
+      return ask(call, journey, { exceeded: step.failure, seen });
     case 'sleep':
-      return sleepFor(call, journey, { outcome, seen, ...move });
+      return sleepFor(call, journey, { ...step, seen });
     default:
-      move satisfies never;
+      step satisfies never;
   }
-}
-
-function standingOf({ input, settings }: GovernedCall, journey: Journey): CallStanding {
-  const { index, models, endsAt, heldWaitLeftMs, heldWaitOver } = journey;
-  const cheaperLeft = models.length - 1 - index;
-  const isCheaper = index >= settings.candidates.length;
-  return {
-    // A model that is away is no reason for a cheaper one, unless the call is among these already.
-    candidatesLeft: isCheaper ? cheaperLeft : settings.candidates.length - 1 - index,
-    cheaperLeft,
-    remainingMs: endsAt - now(),
-    untilDeadlineMs: deadlineOf(input) - now(),
-    heldWaitLeftMs,
-    heldWaitOver,
-  };
 }
 
 async function ask(
@@ -134,63 +135,34 @@ async function ask(
   journey: Journey,
   question: { readonly exceeded: BudgetExceededDetails; readonly seen: number },
 ): Promise<void> {
-  const { input, settings, stepId, n } = call;
+  const { input, settings, stepId, n, news } = call;
   const callKey = callKeyOf(call);
   const deadlineMs = deadlineOf(input);
-  await parked(call, journey, () =>
-    call.approvals.ask({ input, settings, stepId, n, callKey, deadlineMs, ...question }),
-  );
+  const sinceMs = now();
+  await call.approvals.ask({ input, settings, stepId, n, callKey, deadlineMs, ...question });
+  wake(journey, { sinceMs, nowMs: now(), isFor: 'person', isNews: news.count !== question.seen });
 }
 
 async function sleepFor(
   call: GovernedCall,
   journey: Journey,
-  how: {
-    readonly outcome: CallOutcome;
-    readonly ms: number;
-    readonly limit: string;
-    readonly seen: number;
-  },
+  { ms, limit, isFor, seen }: Extract<Step, { kind: 'sleep' }> & { readonly seen: number },
 ): Promise<void> {
-  const { outcome, limit, seen } = how;
-  let { ms } = how;
-  if (outcome.kind === 'held') {
-    journey.heldWaits += 1;
-    journey.heldWaitLeftMs -= ms;
-  }
-  if (outcome.kind === 'wait' && outcome.reason === 'backpressure') journey.backpressureMs += outcome.ms;
-  else if (outcome.kind === 'wait') {
-    journey.waits += 1;
-    ms = Math.max(ms, leastWaitMs(journey.waits));
-  }
   call.progress.update({
     phase: 'waiting',
     waiting: { reason: limit, until: new Date(now() + ms).toISOString() },
   });
-  const wait = () => call.news.wait(ms, { limit, seen });
-  if (outcome.kind !== 'budget_wait') return wait();
-  await parked(call, journey, wait);
-  // In the next window the holds of others are waited for anew.
-  Object.assign(journey, {
-    heldWaits: 0,
-    heldWaitLeftMs: call.settings.heldWaitMs,
-    heldWaitOver: false,
-  });
-}
-
-/** Time that is spent on a window or a person is none of the call's own. */
-async function parked(call: GovernedCall, journey: Journey, wait: () => Promise<void>): Promise<void> {
-  const since = now();
-  await wait();
-  journey.endsAt = Math.min(deadlineOf(call.input), journey.endsAt + now() - since);
+  const sinceMs = now();
+  await call.news.wait(ms, { limit, seen });
+  wake(journey, { sinceMs, nowMs: now(), isFor, isNews: call.news.count !== seen });
 }
 
 async function visitOnce(call: GovernedCall, journey: Journey): Promise<CallOutcome> {
   const { input, settings, stepId, n } = call;
-  const { visit, endsAt } = journey;
+  const { endsAtMs } = journey;
   const { workflowId, runId } = workflowInfo();
-  const model = modelOf(call, journey);
-  const remainingMs = endsAt - now();
+  const { model, candidate, visit, fallback, ...visited } = nextVisit(journey, now());
+  const remainingMs = endsAtMs - now();
   if (remainingMs <= 0)
     throw taskFailure({ type: 'DeadlineExceeded', reason: 'no time was left for the call', model });
   const activities = modelActivities({
@@ -199,6 +171,7 @@ async function visitOnce(call: GovernedCall, journey: Journey): Promise<CallOutc
     activityId: `${stepId}:${n}:${visit}`,
     summary: `${model} · ${stepId}${visit > 1 ? ` · visit ${visit}` : ''}`,
     taskQueue: activityQueue(input.priority, settings.priorityQueues),
+    priority: toQueuePriority(input.priority, input.tenantId, settings.fairnessWeight),
     scheduleToCloseMs: remainingMs,
   });
   try {
@@ -210,16 +183,14 @@ async function visitOnce(call: GovernedCall, journey: Journey): Promise<CallOutc
       ...(input.sessionId === undefined ? {} : { sessionId: input.sessionId }),
       callKey: callKeyOf(call),
       stepId,
-      model,
-      candidate: journey.index,
-      visit,
+      ...{ model, candidate, visit, priority: input.priority },
+      ...visited,
+      ...(fallback === undefined ? {} : { fallback }),
+      ...(settings.tier === undefined ? {} : { tier: settings.tier }),
       maxOutputTokens: settings.maxOutputTokens,
-      heldWaits: journey.heldWaits,
-      heldWaitOver: journey.heldWaitOver,
       onExceeded: settings.onExceeded,
-      backpressureMs: journey.backpressureMs,
       abort: settings.abort,
-      endsAt: new Date(endsAt).toISOString(),
+      endsAt: new Date(endsAtMs).toISOString(),
     });
   } catch (error) {
     throw toVisitFailure(error, model);
@@ -235,22 +206,9 @@ function toVisitFailure(error: unknown, model: string): unknown {
   return error;
 }
 
-/**
- * A provider's slot is told exactly, but all who wait for it wake up together and most wait again. Every visit costs eleven events, so
- * that the waits of one call grow: from the third on 1, 2, 4 … at most 15 s, jittered.
- */
-function leastWaitMs(waits: number): number {
-  if (waits < 3) return 0;
-  return Math.min(1_000 * 2 ** (waits - 3), 15_000) * (0.75 + Math.random() / 2);
-}
-
 function callKeyOf({ stepId, n }: GovernedCall): string {
   const { workflowId, runId } = workflowInfo();
   return toCallKey({ taskId: workflowId, runId, stepId, n });
-}
-
-function modelOf({ settings }: GovernedCall, { models, index }: Journey): string {
-  return models[index] ?? settings.model;
 }
 
 function deadlineOf(input: TaskInput): number {

@@ -2,6 +2,7 @@
 
 import type { ApprovalStatus } from '../task/approval.ts';
 import type { Pressure } from '../task/decision.ts';
+import type { Degradation } from '../task/degradation.ts';
 import type { BudgetExceededDetails, FailureDetails } from '../task/failure.ts';
 import type { UsageTotals } from '../task/usage.ts';
 
@@ -83,6 +84,8 @@ export type TaskResult = {
   readonly clampedTo?: number;
   /** The cheaper model that answered, because the budget had no room for the one that was asked for. */
   readonly degradedTo?: string;
+  /** What was down when the task began, and what it was given instead of what it asked for. */
+  readonly degradation?: Degradation;
 };
 
 /** The one details object of a typed failure. */

@@ -10,6 +10,7 @@ import {
 import type { Activities } from '../activities/index.ts';
 import type { TaskSettings } from '../task/decision.ts';
 import type { Priority } from '../task/input.ts';
+import { type QueuePriority, toQueue } from '../task/priority.ts';
 import { toSummary } from '../task/text.ts';
 
 type Remote = ActivityInterfaceFor<Activities>;
@@ -44,6 +45,8 @@ export type ModelCallOptions = {
   readonly activityId: string;
   readonly summary: string;
   readonly taskQueue: string;
+  /** Said for each activity: a task that a plain client started inherits none, or one of its own making. */
+  readonly priority: QueuePriority;
   /** All attempts of this visit together. */
   readonly scheduleToCloseMs: number;
 };
@@ -53,6 +56,7 @@ export function modelActivities(options: ModelCallOptions): Remote {
   return proxyActivities<Activities>({
     activityId: options.activityId,
     taskQueue: options.taskQueue,
+    priority: options.priority,
     summary: toSummary(options.summary),
     scheduleToCloseTimeout: options.scheduleToCloseMs,
     heartbeatTimeout: options.settings.heartbeatTimeoutMs,
@@ -69,5 +73,5 @@ export function activityQueue(priority: Priority, priorityQueues: boolean): stri
   const prefix = QUEUE.exec(own)?.[1];
   // A workflow on a queue of another name (a test's) keeps its activities there.
   if (prefix === undefined) return own;
-  return `${prefix}-${priorityQueues ? priority : 'normal'}`;
+  return toQueue(prefix, priority, priorityQueues);
 }

@@ -13,7 +13,8 @@ import {
   setHandler,
   workflowInfo,
 } from '@temporalio/workflow';
-import type { BeginOutcome, TaskSettings } from '../task/decision.ts';
+import type { BeginOutcome, LeftBooking, RateDelay, TaskSettings } from '../task/decision.ts';
+import { endedStatus } from '../task/degradation.ts';
 import type { FailureDetails, Fault } from '../task/failure.ts';
 import { failureMessage } from '../task/failure.ts';
 import { parseTaskInput, type TaskInput, taskIdFault } from '../task/input.ts';
@@ -65,18 +66,18 @@ export async function runTask(raw: unknown): Promise<TaskResult> {
   const { workflowId: taskId, runId } = workflowInfo();
 
   const begun = await localFirst<BeginOutcome>('begin', (activities) =>
-    activities.begin({ taskId, runId, input }),
+    activities.begin({ taskId, runId, input, queuedAtMs: workflowInfo().startTime.getTime() }),
   );
   if (begun.kind === 'invalid') throw invalid(begun.faults);
   const { settings } = begun;
   if (settings.searchAttributes) upsertMissing(input, settings.strategy);
-  const task: RunningTask = { input, settings, progress, news, approvals, raises };
+  const task: RunningTask = { input, settings, progress, news, approvals, raises, left: [] };
   if (begun.kind === 'refuse') {
     await finishFailed(task, begun.failure);
     throw taskFailure(begun.failure);
   }
   raises.open();
-  return runToEnd(task);
+  return runToEnd(begun.rateDelay === undefined ? task : { ...task, delay: begun.rateDelay });
 }
 
 type RunningTask = {
@@ -86,6 +87,9 @@ type RunningTask = {
   readonly news: BudgetNews;
   readonly approvals: ApprovalDesk;
   readonly raises: BudgetRaises;
+  readonly delay?: RateDelay;
+  /** Places in rate control that calls have booked and do not come for. */
+  readonly left: LeftBooking[];
 };
 
 const STEP_ID = 'answer';
@@ -118,19 +122,25 @@ async function answer(task: RunningTask): Promise<TaskResult> {
     await finish(task, { status: 'cancelled', ...end });
     throw new AnsweredAndCancelled('the task was cancelled');
   }
-  const finished = await finish(task, { status: 'completed', ...end });
+  const steps = [{ stepId: STEP_ID, status: 'completed', model }];
+  const { strategy, degradation } = settings;
+  const ended = endedStatus(steps, { strategy, level: degradation?.level ?? 'none' });
+  // Never failed: a call without an answer has thrown.
+  const status = ended === 'completed' ? ended : 'partial';
+  const finished = await finish(task, { status, ...end });
   return {
     taskId: workflowInfo().workflowId,
-    status: 'completed',
+    status,
     text: finished.text,
     ...(finished.textRef === undefined ? {} : { textRef: finished.textRef }),
     usage: finished.usage,
     costUsd: finished.costUsd,
     model,
-    strategy: settings.strategy,
-    steps: [{ stepId: STEP_ID, status: 'completed', model }],
+    strategy,
+    steps,
     ...(clampedTo === undefined ? {} : { clampedTo }),
     ...(degradedTo === undefined ? {} : { degradedTo }),
+    ...(degradation === undefined ? {} : { degradation }),
   };
 }
 
@@ -166,6 +176,7 @@ function finish(task: RunningTask, end: End) {
         priority: task.input.priority,
         maxTextBytes,
         ...end,
+        ...(task.left.length === 0 ? {} : { left: task.left }),
       }),
     );
     const tokens = finished.usage.inputTokens + finished.usage.outputTokens;

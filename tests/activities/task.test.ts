@@ -9,13 +9,15 @@ import {
   type FinishOutcome,
   type TaskMeter,
 } from '../../src/activities/task.ts';
+import { estimateInputTokens } from '../../src/llm/count.ts';
 import { createTaskPlan } from '../../src/llm/plan-task.ts';
 import type { DefaultLimits } from '../../src/stores/limits.ts';
 import type { BeginOutcome } from '../../src/task/decision.ts';
+import { HEALTHY } from '../../src/task/degradation.ts';
 import { parseTaskInput, type TaskInput } from '../../src/task/input.ts';
 import { NO_USAGE } from '../../src/task/usage.ts';
 import { attemptOf, estimateOf } from '../support/holds.ts';
-import { hardLimit, openTestStores, type TestStores } from '../support/stores.ts';
+import { hardLimit, openTestStores, storesOn, type TestStores } from '../support/stores.ts';
 
 const MODEL = 'simulated/small';
 const TASK_LIMIT = 2_000_000_000n;
@@ -36,9 +38,12 @@ function inputOf(fields: Record<string, unknown> = {}): TaskInput {
   return parsed.input;
 }
 
+const ONLY = { strategy: 'priority', candidates: [MODEL] } as const;
+
 const plan = createTaskPlan({
   models: { [MODEL]: { maxOutputTokens: 1_000 } },
-  tiers: { small: [MODEL], medium: [MODEL], large: [MODEL] },
+  tiers: { small: ONLY, medium: ONLY, large: ONLY },
+  shortHintMs: 5_000,
   isAvailable: () => true,
   taskLimits: DEFAULTS.task,
   callMaxDurationMs: 60_000,
@@ -49,14 +54,21 @@ const plan = createTaskPlan({
   searchAttributes: false,
 });
 
-function stage(change: { readonly publish?: () => Promise<number> } = {}) {
+function stage(change: { readonly publish?: () => Promise<number>; readonly maxQueued?: number } = {}) {
   const started: Parameters<TaskMeter['started']>[0][] = [];
   const ended: Parameters<TaskMeter['ended']>[0][] = [];
-  const events = change.publish === undefined ? test.stores.events : { publishPending: change.publish };
+  const events =
+    change.publish === undefined
+      ? test.stores.events
+      : { ...test.stores.events, publishPending: change.publish };
+  const { tasks } = storesOn(test, { defaultLimits: DEFAULTS, maxQueued: change.maxQueued });
   const activities = createTaskActivities({
     ...test.stores,
+    tasks,
     events,
     plan,
+    health: () => HEALTHY,
+    tokens: { upperBound: estimateInputTokens },
     meter: { started: (task) => void started.push(task), ended: (task) => void ended.push(task) },
     log: { ...test.log, warn: () => undefined },
   });
@@ -293,6 +305,29 @@ describe('begin', () => {
     const [event] = await test.stores.events.ring('long', undefined, 1);
     expect(Array.from(event?.message ?? '').length).toBeLessThanOrEqual(120);
     expect(event?.message?.endsWith('…')).toBe(true);
+  });
+});
+
+describe('begin of a tenant with a cap', () => {
+  const input = () => inputOf({ tenantId: 'capped' });
+
+  it('refuses what a plain client started beyond it, each time it is asked, and leaves the row to finish', async () => {
+    const { begin, finish } = stage({ maxQueued: 1 });
+    expect(await begin('capped-1', input())).toMatchObject({ kind: 'go' });
+    const refused = {
+      kind: 'refuse',
+      failure: { type: 'RateLimited', reason: expect.stringContaining('tenant capped has 1 tasks') },
+    };
+    expect(await begin('capped-2', input())).toMatchObject(refused);
+    expect(await begin('capped-2', input())).toMatchObject(refused);
+    await finish({ taskId: 'capped-2', tenantId: 'capped', status: 'failed' });
+    expect(await test.stores.tasks.get('capped-2')).toMatchObject({ status: 'failed' });
+  });
+
+  it('lets the next one go when one has ended', async () => {
+    const { begin, finish } = stage({ maxQueued: 1 });
+    await finish({ taskId: 'capped-1', tenantId: 'capped', status: 'cancelled' });
+    expect(await begin('capped-3', input())).toMatchObject({ kind: 'go' });
   });
 });
 

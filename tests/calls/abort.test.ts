@@ -402,7 +402,7 @@ describe.each(POLICIES)('before anything was sent, under %s,', (policy) => {
           ...dependencies.rates,
           admit: async () => {
             waits.resolve();
-            return { kind: 'wait', ms: 300_000, dimension: 'rpm' };
+            return { kind: 'wait', ms: 300_000, dimension: 'rpm', bucket: 'provider', isBooked: false };
           },
         },
       },
@@ -539,7 +539,7 @@ const PROTOCOLS = ['openai', 'openai-compatible', 'anthropic', 'google'] as cons
 function modelsAt(url: string, protocol: Protocol): LanguageModels {
   const baseUrl = `${url}${protocol === 'google' ? '/v1beta' : '/v1'}`;
   return createLanguageModels({
-    providers: { simulated: { protocol, apiKey: 'k', baseUrl, available: true } },
+    providers: { simulated: { protocol, apiKeys: ['k'], baseUrl, available: true } },
   });
 }
 

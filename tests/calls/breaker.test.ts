@@ -1,11 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import {
-  BreakerOpen,
-  type BreakerSettings,
-  type BreakerState,
-  createBreaker,
-  guarded,
-} from '../../src/calls/breaker.ts';
+import { BreakerOpen, createBreaker } from '../../src/calls/breaker.ts';
+import type { BreakerSettings, BreakerState } from '../../src/task/breaker.ts';
 
 const SETTINGS: BreakerSettings = {
   enabled: true,
@@ -13,21 +8,22 @@ const SETTINGS: BreakerSettings = {
   timeoutMs: 30_000,
   failureThreshold: 3,
   successThreshold: 1,
+  maxRequests: 1,
 };
+
+const HANGS_MS = 5_000;
 
 class Down extends Error {}
 class Refused extends Error {}
 
 function open(change: Partial<BreakerSettings> = {}) {
   const changes: BreakerState[] = [];
-  const breaker = createBreaker(
-    'test',
-    { ...SETTINGS, ...change },
-    {
-      isFailure: (error) => error instanceof Down,
-      onChange: (_, state) => void changes.push(state),
-    },
-  );
+  const settings = { ...SETTINGS, ...change };
+  const breaker = createBreaker('test', () => settings, {
+    isFailure: (error) => error instanceof Down,
+    onChange: (_, state) => void changes.push(state),
+    hangMs: HANGS_MS,
+  });
   const run = (error?: Error) =>
     breaker
       .run(() => (error === undefined ? Promise.resolve('done') : Promise.reject(error)))
@@ -35,6 +31,7 @@ function open(change: Partial<BreakerSettings> = {}) {
   return {
     breaker,
     changes,
+    settings,
     succeed: () => run(),
     fail: () => run(new Down('down')),
     refuse: () => run(new Refused('no')),
@@ -191,38 +188,135 @@ describe('an open breaker', () => {
   });
 });
 
-describe('a breaker that has closed again', () => {
-  const reclose = async (successThreshold: number) => {
-    const made = open({ successThreshold });
+describe('a half-open breaker', () => {
+  const halfOpen = async (change: Partial<BreakerSettings>) => {
+    const made = open(change);
     await made.failTimes(3);
     await wait(30_000);
-    await made.succeed();
-    expect(made.breaker.state).toBe('closed');
+    expect(made.breaker.state).toBe('half_open');
     return made;
   };
 
-  it('opens at the first failure until it has had its successes', async () => {
-    const { breaker, succeed, failTimes } = await reclose(3);
+  /** A call that lasts until it is told how it ends. */
+  const begin = (breaker: ReturnType<typeof open>['breaker']) => {
+    const gate = Promise.withResolvers<string>();
+    const ended = breaker.run(() => gate.promise).catch((thrown: unknown) => thrown);
+    const end = async (error?: Error) => {
+      if (error === undefined) gate.resolve('done');
+      else gate.reject(error);
+      return ended;
+    };
+    return { ended, end };
+  };
+
+  it('closes after as many successes as it needs, not before', async () => {
+    const { breaker, succeed } = await halfOpen({ successThreshold: 3 });
     await succeed();
-    await failTimes(1);
-    // One success of the try and one after it are two of three.
-    expect(breaker.state).toBe('open');
+    await succeed();
+    expect(breaker.state).toBe('half_open');
+    await succeed();
+    expect(breaker.state).toBe('closed');
   });
 
-  it('is as it was once it has had its successes, the first of them counted', async () => {
-    const { breaker, succeed, failTimes } = await reclose(3);
+  it('opens at the first failure, whatever succeeded before', async () => {
+    const { breaker, succeed, failTimes } = await halfOpen({ successThreshold: 3 });
     await succeed();
+    await succeed();
+    await failTimes(1);
+    expect(breaker.state).toBe('open');
+    expect(breaker.retryAfterMs()).toBe(30_000);
+  });
+
+  it('lets as many try at a time as it is told, and another when one has ended', async () => {
+    const { breaker, succeed } = await halfOpen({ maxRequests: 2, successThreshold: 5 });
+    const tries = [begin(breaker), begin(breaker)];
+    expect(await succeed()).toBeInstanceOf(BreakerOpen);
+    await tries[0]?.end();
+    expect(await succeed()).toBe('done');
+    expect(await tries[1]?.end()).toBe('done');
+    expect(breaker.state).toBe('half_open');
+  });
+
+  it('opens again when a try hangs, and does not hear of it any more', async () => {
+    const { breaker, changes } = await halfOpen({});
+    const hanging = begin(breaker);
+    await wait(HANGS_MS - 1);
+    expect(breaker.state).toBe('half_open');
+    await wait(1);
+    expect(breaker.state).toBe('open');
+    await wait(30_000);
+    await hanging.end();
+    expect(changes).toEqual(['open', 'half_open', 'open', 'half_open']);
+    const next = begin(breaker);
+    await next.end();
+    expect(breaker.state).toBe('closed');
+  });
+
+  it('learns nothing from a try that was called off, and lets the next one try', async () => {
+    const { breaker, succeed } = await halfOpen({});
+    const [entry, late] = [await breaker.enter(), await breaker.enter()];
+    expect(late).toEqual({ kind: 'refused', retryAfterMs: 0 });
+    if (entry.kind === 'let_in') entry.pass.end('unknown');
+    const aborted = begin(breaker);
+    await aborted.end(new DOMException('called off', 'AbortError') as unknown as Error);
+    expect(breaker.state).toBe('half_open');
+    expect(await succeed()).toBe('done');
+    expect(breaker.state).toBe('closed');
+  });
+
+  it('counts each try once', async () => {
+    const { breaker } = await halfOpen({ successThreshold: 2 });
+    const entry = await breaker.enter();
+    if (entry.kind === 'let_in') for (const _ of [1, 2, 3]) entry.pass.end('succeeded');
+    expect(breaker.state).toBe('half_open');
+  });
+
+  it('passes over what began while it was closed', async () => {
+    const made = open({});
+    const [good, bad] = [begin(made.breaker), begin(made.breaker)];
+    await made.failTimes(3);
+    await wait(30_000);
+    await good.end();
+    await bad.end(new Down('late'));
+    expect(made.breaker.state).toBe('half_open');
+  });
+});
+
+describe('a breaker that has closed again', () => {
+  it('opens at the threshold, as it did before', async () => {
+    const { breaker, failTimes, succeed } = open();
+    await failTimes(3);
+    await wait(30_000);
     await succeed();
     await failTimes(2);
     expect(breaker.state).toBe('closed');
     await failTimes(1);
     expect(breaker.state).toBe('open');
   });
+});
 
-  it('needs one success where one is enough', async () => {
-    const { breaker, failTimes } = await reclose(1);
-    await failTimes(2);
+describe('settings that change while it works', () => {
+  it('hold from the next call on', async () => {
+    const { breaker, settings, failTimes } = open({ failureThreshold: 10 });
+    await failTimes(4);
+    settings.failureThreshold = 5;
+    settings.timeoutMs = 1_000;
+    await failTimes(1);
+    expect(breaker.state).toBe('open');
+    expect(breaker.retryAfterMs()).toBe(1_000);
+    await wait(1_000);
+    expect(breaker.state).toBe('half_open');
+  });
+
+  it('switch an open breaker off and on again, closed', async () => {
+    const { breaker, changes, settings, failTimes, succeed } = open();
+    await failTimes(3);
+    settings.enabled = false;
     expect(breaker.state).toBe('closed');
+    expect(await succeed()).toBe('done');
+    settings.enabled = true;
+    expect(breaker.state).toBe('closed');
+    expect(changes).toEqual(['open', 'closed']);
   });
 });
 
@@ -234,51 +328,5 @@ describe('a disabled breaker', () => {
     expect(breaker.retryAfterMs()).toBe(0);
     expect(await succeed()).toBe('done');
     expect(changes).toEqual([]);
-  });
-});
-
-describe('guarded', () => {
-  it('puts the named methods behind the breaker and leaves the others', async () => {
-    const { breaker } = open({ failureThreshold: 1 });
-    const target = {
-      prefix: 'p',
-      get: vi.fn((key: string, times: number) => Promise.resolve(`${key}${times}`)),
-      fail: () => Promise.reject(new Down('down')),
-      close: () => Promise.resolve('closed'),
-    };
-    const safe = guarded(target, breaker, ['get', 'fail']);
-    expect(await safe.get('k', 2)).toBe('k2');
-    expect(target.get).toHaveBeenCalledWith('k', 2);
-    await expect(safe.fail()).rejects.toBeInstanceOf(Down);
-    await expect(safe.get('k', 3)).rejects.toBeInstanceOf(BreakerOpen);
-    expect(target.get).toHaveBeenCalledTimes(1);
-    expect(await safe.close()).toBe('closed');
-    expect(safe.prefix).toBe('p');
-  });
-
-  it('lets its methods reach the rest of their object', async () => {
-    const { breaker } = open();
-    const target = {
-      factor: 3,
-      async times(n: number): Promise<number> {
-        return n * this.factor;
-      },
-    };
-    expect(await guarded(target, breaker, ['times']).times(4)).toBe(12);
-  });
-
-  it('keeps calls of several connections apart by their breakers', async () => {
-    const [first, second] = [open({ failureThreshold: 1 }), open({ failureThreshold: 1 })];
-    const make = (made: typeof first) =>
-      guarded(
-        { ask: (error?: Error) => (error === undefined ? Promise.resolve(1) : Promise.reject(error)) },
-        made.breaker,
-        ['ask'],
-      );
-    await make(first)
-      .ask(new Down('down'))
-      .catch(() => undefined);
-    expect(first.breaker.state).toBe('open');
-    expect(await make(second).ask()).toBe(1);
   });
 });

@@ -145,7 +145,7 @@ describe('a visit that a limit stops', () => {
   });
 
   it('gives the hold back when the rate says wait', async () => {
-    await using test = await openTestStores({ rateOf: () => ({ rpm: 1 }) });
+    await using test = await openTestStores({ rates: { rules: { provider: () => ({ rpm: 1 }) } } });
     await beginTask(test, 'a');
     await beginTask(test, 'b', [hardLimit('usd', 1_000_000n)]);
     const models = createFakeModels([REPLY]);

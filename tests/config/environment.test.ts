@@ -33,7 +33,7 @@ describe('secrets', () => {
     expect(config.gateway.adminKey).toBe('k-1');
     expect(config.redis.url).toBe('redis://h');
     expect(config.postgres.url).toBe('postgres://h/d');
-    expect(config.providers['openai']).toMatchObject({ apiKey: 'sk-1', available: true });
+    expect(config.providers['openai']).toMatchObject({ apiKeys: ['sk-1'], available: true });
     expect(config.temporal.connection).toMatchObject({ apiKey: 't-1', tls: true });
   });
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
-import { notEnforced } from '../../src/config.ts';
+import { notEnforced, planOfTenant } from '../../src/config.ts';
 import { faultsOf, load } from './overlay.ts';
 
 const withLimits = (value: unknown, env = {}) =>
@@ -42,6 +42,7 @@ describe('an overlay of limits.yaml', () => {
         providers: { openai: { rpm: 500, maxParallel: 'unlimited' }, own: { rpm: 1 }, meta: null },
         models: { 'openai/gpt-5': { tpm: 7 } },
         plans: { gold: { maxParallel: 3, fairnessWeight: 2.5 } },
+        tenants: { acme: 'gold' },
       },
       budgets: {
         session: [{ unit: 'tokens', window: 'hour', amount: 1_000, hard: false, warnAt: 0 }],
@@ -57,6 +58,7 @@ describe('an overlay of limits.yaml', () => {
       default: { fairnessWeight: 1 },
       gold: { maxParallel: 3, fairnessWeight: 2.5 },
     });
+    expect({ ...rates.tenants }).toEqual({ acme: 'gold' });
     expect(budgets.session).toEqual([
       { unit: 'tokens', window: 'hour', amount: 1_000n, hard: false, warnAt: 0 },
     ]);
@@ -172,16 +174,21 @@ describe('RATE_ variables', () => {
   });
 });
 
-describe('notEnforced', () => {
-  it('names a breaker that is to let several probes through', () => {
-    const { limits, breakers } = load();
-    const named = notEnforced({
-      limits,
-      breakers: { ...breakers, llm: { ...breakers.llm, maxRequests: 2 } },
+describe('the plan of a tenant', () => {
+  it('is the one it was given, else the default one, whatever it is called', () => {
+    const { rates } = withLimits({
+      rates: {
+        plans: { default: { fairnessWeight: 0.5 }, gold: { rpm: 7, fairnessWeight: 3 } },
+        tenants: { acme: 'gold' },
+      },
     });
-    expect(named).toContain('breakers.llm.maxRequests');
+    expect(planOfTenant(rates, 'acme')).toEqual({ rpm: 7, fairnessWeight: 3 });
+    for (const tenant of ['other', 'constructor', '__proto__'])
+      expect(planOfTenant(rates, tenant)).toEqual({ fairnessWeight: 0.5 });
   });
+});
 
+describe('notEnforced', () => {
   it('names what the shipped file holds too early', () => {
     expect(notEnforced(load())).toEqual([
       'rates.tiers.small',
@@ -217,7 +224,6 @@ describe('notEnforced', () => {
       'rates.models.openai/gpt-5',
       'rates.tiers.large',
       'rates.plans.gold',
-      'rates.plans.silver',
       'budgets.perRequest[0]',
       'budgets.perRequest[1]',
     ]);

@@ -21,8 +21,9 @@ describe('the shipped models.yaml', () => {
   it('has tiers that end with a simulated model, each with a price today', () => {
     const { tiers, models } = load();
     for (const tier of ['small', 'medium', 'large'] as const) {
-      expect(tiers[tier].at(-1)).toBe(`simulated/${tier}`);
-      for (const id of tiers[tier]) expect([id, models[id]?.tier]).toEqual([id, tier]);
+      expect(tiers[tier].strategy).toBe('priority');
+      expect(tiers[tier].candidates.at(-1)).toBe(`simulated/${tier}`);
+      for (const id of tiers[tier].candidates) expect([id, models[id]?.tier]).toEqual([id, tier]);
     }
     for (const model of Object.values(models)) {
       const price = priceAt(model.prices, Date.now());
@@ -62,11 +63,29 @@ describe('providers', () => {
       },
     });
     expect({ ...providers }).toEqual({
-      openai: { protocol: 'openai', apiKey: 'sk', available: true },
-      anthropic: { protocol: 'anthropic', baseUrl: 'http://a', available: false },
-      google: { protocol: 'google', available: false },
-      simulated: { protocol: 'openai-compatible', baseUrl: 'http://127.0.0.1:1/v1', available: true },
+      openai: { protocol: 'openai', apiKeys: ['sk'], available: true },
+      anthropic: { protocol: 'anthropic', apiKeys: [], baseUrl: 'http://a', available: false },
+      google: { protocol: 'google', apiKeys: [], available: false },
+      simulated: {
+        protocol: 'openai-compatible',
+        apiKeys: [],
+        baseUrl: 'http://127.0.0.1:1/v1',
+        available: true,
+      },
     });
+  });
+
+  it('may have several keys, of which those that are set are used in turn', () => {
+    const apiKeyEnv = ['OPENAI_API_KEY', 'OPENAI_API_KEY_2', 'OPENAI_API_KEY_3'];
+    const files = { 'models.yaml': stringify({ providers: { openai: { apiKeyEnv } } }) };
+    expect(load({ files }).providers['openai']).toMatchObject({ apiKeys: [], available: false });
+    const env = { OPENAI_API_KEY: 'sk-1', OPENAI_API_KEY_3: 'sk-3' };
+    expect(load({ files, env }).providers['openai']).toMatchObject({
+      apiKeys: ['sk-1', 'sk-3'],
+      available: true,
+    });
+    const same = { OPENAI_API_KEY: 'sk-1', OPENAI_API_KEY_2: 'sk-1' };
+    expect(load({ files, env: same }).providers['openai']?.apiKeys).toEqual(['sk-1']);
   });
 
   it('may have their address in the file, below the environment', () => {
@@ -136,6 +155,18 @@ describe('an overlay of models.yaml', () => {
     expect(tiers).toEqual(load().tiers);
   });
 
+  it('gives a tier a strategy; a plain list is tried as listed', () => {
+    const candidates = ['simulated/small', 'openai/gpt-5-nano'];
+    const { tiers } = withModels({
+      tiers: { small: { strategy: 'least_cost', candidates }, medium: { candidates }, large: candidates },
+    });
+    expect(tiers).toEqual({
+      small: { strategy: 'least_cost', candidates },
+      medium: { strategy: 'priority', candidates },
+      large: { strategy: 'priority', candidates },
+    });
+  });
+
   it('changes one key of a model, replaces lists as a whole, and may name models with slashes', () => {
     const shipped = load().models['openai/gpt-5'];
     const { models, tiers } = withModels({
@@ -144,7 +175,7 @@ describe('an overlay of models.yaml', () => {
     });
     expect(models['openai/gpt-5']).toEqual({ ...shipped, maxOutputTokens: 7 });
     expect(models['openai/ft:a/b@1']).toMatchObject({ provider: 'openai', name: 'ft:a/b@1' });
-    expect(tiers.small).toEqual(['simulated/small']);
+    expect(tiers.small).toEqual({ strategy: 'priority', candidates: ['simulated/small'] });
     expect(tiers.large).toEqual(load().tiers.large);
   });
 

@@ -11,31 +11,35 @@ export type Row = {
   value: unknown;
 };
 
-const BREAKER_ROWS = Object.entries({ redis: 'REDIS', postgres: 'DB', temporal: 'GRPC', llm: 'LLM' }).flatMap(
-  ([name, part]): Row[] => {
-    const [key, env] = [`breakers.${name}`, `CB_${part}`];
-    return [
-      { key: `${key}.enabled`, env: `${env}_ENABLED`, file: false, value: false },
-      { key: `${key}.maxRequests`, env: `${env}_MAX_REQUESTS`, file: 7, value: 7 },
-      {
-        key: `${key}.interval`,
-        env: `${env}_INTERVAL`,
-        file: '11s',
-        resolved: `${key}.intervalMs`,
-        value: 11_000,
-      },
-      {
-        key: `${key}.timeout`,
-        env: `${env}_TIMEOUT`,
-        file: '13s',
-        resolved: `${key}.timeoutMs`,
-        value: 13_000,
-      },
-      { key: `${key}.failureThreshold`, env: `${env}_FAILURE_THRESHOLD`, file: 17, value: 17 },
-      { key: `${key}.successThreshold`, env: `${env}_SUCCESS_THRESHOLD`, file: 19, value: 19 },
-    ];
-  },
-);
+const BREAKER_ROWS = Object.entries({
+  redis: 'REDIS',
+  postgres: 'DB',
+  temporal: 'GRPC',
+  llm: 'LLM',
+  tool: 'TOOL',
+}).flatMap(([name, part]): Row[] => {
+  const [key, env] = [`breakers.${name}`, `CB_${part}`];
+  return [
+    { key: `${key}.enabled`, env: `${env}_ENABLED`, file: false, value: false },
+    { key: `${key}.maxRequests`, env: `${env}_MAX_REQUESTS`, file: 7, value: 7 },
+    {
+      key: `${key}.interval`,
+      env: `${env}_INTERVAL`,
+      file: '11s',
+      resolved: `${key}.intervalMs`,
+      value: 11_000,
+    },
+    {
+      key: `${key}.timeout`,
+      env: `${env}_TIMEOUT`,
+      file: '13s',
+      resolved: `${key}.timeoutMs`,
+      value: 13_000,
+    },
+    { key: `${key}.failureThreshold`, env: `${env}_FAILURE_THRESHOLD`, file: 17, value: 17 },
+    { key: `${key}.successThreshold`, env: `${env}_SUCCESS_THRESHOLD`, file: 19, value: 19 },
+  ];
+});
 
 const SLOT_ROWS = Object.entries({ activities: 'WORKER_ACT', workflows: 'WORKER_WF' }).flatMap(
   ([name, env]) =>
@@ -52,8 +56,10 @@ const SLOT_ROWS = Object.entries({ activities: 'WORKER_ACT', workflows: 'WORKER_
 /** Key, environment name, and a duration, by which the resolved key ends in `Ms`. */
 const DURATION_ROWS = [
   ['task.drainCap', 'WEIR_TASK_DRAIN_CAP', '3s', 3_000],
+  ['task.queueCountInterval', 'WEIR_TASK_QUEUE_COUNT_INTERVAL', '2s', 2_000],
   ['budget.returnAfter', 'WEIR_BUDGET_RETURN_AFTER', '2s', 2_000],
   ['budget.driftInterval', 'WEIR_BUDGET_DRIFT_INTERVAL', '5m', 300_000],
+  ['routing.shortHint', 'WEIR_ROUTING_SHORT_HINT', '7s', 7_000],
   ['retention.texts', 'WEIR_RETENTION_TEXTS', '36h', 129_600_000],
   ['retention.events', 'WEIR_RETENTION_EVENTS', '1.5d', 129_600_000],
   ['retention.ledger', 'WEIR_RETENTION_LEDGER', '62d', 5_356_800_000],
@@ -98,6 +104,13 @@ export const ROWS: readonly Row[] = [
   { key: 'metrics.port', env: 'METRICS_PORT', file: 0, value: 0 },
   { key: 'gateway.host', env: 'WEIR_GATEWAY_HOST', file: '::1', value: '::1' },
   { key: 'gateway.port', env: 'WEIR_GATEWAY_PORT', file: 65_535, value: 65_535 },
+  {
+    key: 'gateway.shutdownGraceTime',
+    env: 'WEIR_GATEWAY_SHUTDOWN_GRACE',
+    file: '2s',
+    resolved: 'gateway.shutdownGraceTimeMs',
+    value: 2_000,
+  },
   { key: 'gateway.adminKey', env: 'WEIR_ADMIN_KEY', file: 'k-123', value: 'k-123' },
   { key: 'temporal.queuePrefix', env: 'WEIR_QUEUE_PREFIX', file: 'other', value: 'other' },
   {
@@ -135,6 +148,7 @@ export const ROWS: readonly Row[] = [
   },
   { key: 'worker.priorityQueues', env: 'PRIORITY_QUEUES', file: 'off', value: false },
   ...SLOT_ROWS,
+  { key: 'task.maxQueued', env: 'WEIR_TASK_MAX_QUEUED', file: 5, value: 5 },
   { key: 'task.maxTextBytes', env: 'WEIR_TASK_MAX_TEXT_BYTES', file: 1_024, value: 1_024 },
   {
     key: 'task.reconcileInterval',
@@ -198,6 +212,7 @@ export const ROWS: readonly Row[] = [
     resolved: 'budget.reaperIntervalMs',
     value: 200,
   },
+  { key: 'routing.promptCache', env: 'WEIR_ROUTING_PROMPT_CACHE', file: false, value: false },
   { key: 'rate.enabled', env: 'PROVIDER_RATE_CONTROL_ENABLED', file: false, value: false },
   { key: 'event.ringCapacity', env: 'STREAMING_RING_CAPACITY', file: 64, value: 64 },
   {

@@ -148,7 +148,6 @@ test('a store that is away is 503 with a time to come back, and nothing of it is
     leaseMs: 1_000,
     attemptMs: 1_000,
     defaultLimits: { tenant: [], user: [], session: [], task: [] },
-    rateOf: () => ({}),
     events: { ringCapacity: 10, onPublished: () => undefined },
   });
   const app = await createApp({ ...gateway.parts, stores, metrics: createMetrics() });

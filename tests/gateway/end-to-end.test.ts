@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { createApp } from '../../src/gateway/app.ts';
 import type { App } from '../../src/gateway/parts.ts';
 import { createMetrics } from '../../src/metrics.ts';
+import { HEALTHY } from '../../src/task/degradation.ts';
 import { formatCursor, type TaskEvent } from '../../src/task/event.ts';
 import { type Fleet, openFleet } from '../support/fleet.ts';
 import { textOf, typesOf } from './events.ts';
@@ -23,6 +24,7 @@ beforeAll(async () => {
     plan: planLikeShipped(),
     rerate: rerateWith(fleet.test),
     probes: {},
+    breakers: { report: async () => ({ ...HEALTHY, breakers: [] }) },
     metrics: createMetrics(),
     log: fleet.test.log,
     isStoreAway: () => false,

@@ -3,6 +3,7 @@
 
 import type { AddressInfo } from 'node:net';
 import { PassThrough } from 'node:stream';
+import { createBreakers } from '../../src/calls/breakers.ts';
 import { rerate } from '../../src/calls/rerate.ts';
 import type { TaskExecution } from '../../src/client/task-client.ts';
 import { loadConfig } from '../../src/config.ts';
@@ -18,7 +19,7 @@ import type { FailureDetails } from '../../src/task/failure.ts';
 import type { ApprovalDecided, BudgetRaised } from '../../src/workflows/messages.ts';
 import { callDependencies } from '../support/calls.ts';
 import { createFakeModels } from '../support/fake-models.ts';
-import { openTestStores, type TestStores } from '../support/stores.ts';
+import { openTestStores, QUIET, type TestStores } from '../support/stores.ts';
 
 type FakeTemporal = GatewayParts['client'] & {
   readonly started: { readonly input: unknown; readonly taskId: string }[];
@@ -49,18 +50,27 @@ export type TestGatewayOptions = {
   readonly settings?: Partial<GatewayParts['settings']>;
   readonly stores?: Partial<StoreOptions>;
   readonly probes?: GatewayParts['probes'];
+  readonly breakers?: GatewayParts['breakers'];
 };
 
 export async function openTestGateway(options: TestGatewayOptions = {}): Promise<TestGateway> {
   const test = await openTestStores(options.stores);
   const temporal = createFakeTemporal();
+  const metrics = createMetrics();
   const parts: GatewayParts = {
     stores: test.stores,
     client: temporal,
     plan: planLikeShipped(),
     rerate: rerateWith(test),
     probes: options.probes ?? {},
-    metrics: createMetrics(),
+    breakers:
+      options.breakers ??
+      createBreakers({
+        settingsOf: (kind) => loadConfig({ env: {} }).breakers[kind],
+        meter: metrics,
+        log: QUIET,
+      }),
+    metrics,
     log: createLogger({
       level: 'debug',
       format: 'json',
@@ -139,13 +149,14 @@ function createFakeTemporal(): FakeTemporal {
 }
 
 export function planLikeShipped(): GatewayParts['plan'] {
-  const { models, tiers, limits, call, budget, task, worker } = loadConfig({
+  const { models, tiers, limits, call, budget, task, worker, routing } = loadConfig({
     env: { SIMULATED_BASE_URL: 'http://127.0.0.1:9/v1' },
   });
   return createTaskPlan({
     models,
     tiers,
     isAvailable: (model) => model.startsWith('simulated/'),
+    shortHintMs: routing.shortHintMs,
     taskLimits: limits.budgets.task,
     callMaxDurationMs: call.maxDurationMs,
     heartbeatTimeoutMs: call.heartbeatTimeoutMs,

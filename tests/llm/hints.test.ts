@@ -49,6 +49,27 @@ test.each<[string, Record<string, string>, unknown, number]>([
     undefined,
     5000,
   ],
+  ["azure's reset in seconds", exhausted('12'), undefined, 12_000],
+  [
+    'a reset in seconds since 1970',
+    { 'x-ratelimit-remaining': '0', 'x-ratelimit-reset': String(NOW / 1000 + 9) },
+    undefined,
+    9000,
+  ],
+  [
+    'a reset in milliseconds since 1970',
+    { 'x-ratelimit-remaining': '0', 'x-ratelimit-reset': String(NOW + 9500) },
+    undefined,
+    9500,
+  ],
+  ['a billion seconds, as an hour', { 'retry-after': '1000000000' }, undefined, LONGEST_HINT_MS],
+  ['a billion milliseconds, as an hour', { 'retry-after-ms': '1000000000' }, undefined, LONGEST_HINT_MS],
+  [
+    "a date by the provider's own clock, however wrong the one here is",
+    { 'retry-after': 'Wed, 21 Oct 2026 07:38:30 GMT', date: 'Wed, 21 Oct 2026 07:38:00 GMT' },
+    undefined,
+    30_000,
+  ],
   ['a day, as an hour', { 'retry-after': '86400' }, undefined, LONGEST_HINT_MS],
 ])('a hint is read from %s', (_, headers, body, expected) => expect(hint(headers, body)).toBe(expected));
 
@@ -67,7 +88,7 @@ test.each<[string, Record<string, string>, unknown]>([
     undefined,
   ],
   ['a reset of a limit of unknown room', { 'x-ratelimit-reset-requests': '1s' }, undefined],
-  ['a reset without a unit', exhausted('12'), undefined],
+  ['a reset that is no time', exhausted('12 apples'), undefined],
   ['a reset that is negative', exhausted('-1s'), undefined],
   ['a reset of zero', exhausted('0s'), undefined],
   [

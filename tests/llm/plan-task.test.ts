@@ -5,6 +5,8 @@ import { PRIORITIES, parseTaskInput, type TaskInput } from '../../src/task/input
 import { MAX_LIMIT_NANO_USD } from '../../src/task/money.ts';
 import { hardLimit } from '../support/stores.ts';
 
+const asListed = (...candidates: string[]) => ({ strategy: 'priority', candidates }) as const;
+
 const CONFIG: PlanConfig = {
   models: {
     'openai/small': { maxOutputTokens: 2_000 },
@@ -12,11 +14,12 @@ const CONFIG: PlanConfig = {
     'simulated/small': { maxOutputTokens: 8_000 },
   },
   tiers: {
-    small: ['openai/small', 'simulated/small'],
-    medium: ['openai/large'],
-    large: ['openai/large', 'simulated/small'],
+    small: asListed('openai/small', 'simulated/small'),
+    medium: asListed('openai/large'),
+    large: asListed('openai/large', 'simulated/small'),
   },
   isAvailable: (model) => model.startsWith('openai/'),
+  shortHintMs: 5,
   taskLimits: [hardLimit('usd', 2_000n), hardLimit('tokens', 101n)],
   callMaxDurationMs: 1,
   heartbeatTimeoutMs: 2,
@@ -48,7 +51,9 @@ describe('the settings of a task', () => {
   it('are a snapshot of the configuration', () => {
     expect(planned().settings).toEqual({
       model: 'openai/small',
+      tier: 'small',
       candidates: ['openai/small'],
+      shortHintMs: 5,
       cheaper: [],
       onExceeded: 'refuse',
       approval: { before: 'never', timeoutSeconds: 86_400, onTimeout: 'reject' },
@@ -61,6 +66,7 @@ describe('the settings of a task', () => {
       maxTextBytes: 4,
       searchAttributes: false,
       priorityQueues: true,
+      fairnessWeight: 1,
     });
   });
 
@@ -85,11 +91,12 @@ describe('the settings of a task', () => {
         ...{ 'a/large': maxOutputTokens(9_000), 'b/medium': maxOutputTokens(9_000) },
         ...{ 'a/small': maxOutputTokens(4_999), 'b/small': maxOutputTokens(5_000) },
         ...{ 'away/medium': maxOutputTokens(9_000), 'a/loose': maxOutputTokens(9_000) },
+        ...{ 'c/large': maxOutputTokens(9_000) },
       },
       tiers: {
-        small: ['a/small', 'b/small'],
-        medium: ['away/medium', 'b/medium'],
-        large: ['a/large', 'b/medium'],
+        small: asListed('a/small', 'b/small'),
+        medium: asListed('away/medium', 'b/medium'),
+        large: asListed('a/large', 'c/large'),
       },
       isAvailable: (model) => !model.startsWith('away/'),
     };
@@ -172,5 +179,68 @@ describe('the limits of a task', () => {
 
   it('are none where no default is configured', () => {
     expect(planned({}, { taskLimits: [] }).limits).toEqual([]);
+  });
+});
+
+describe('the candidates of a task', () => {
+  const models = {
+    'a/one': { maxOutputTokens: 9_000 },
+    'b/two': { maxOutputTokens: 2_000 },
+    'c/three': { maxOutputTokens: 9_000 },
+  };
+  const tiersWith = (strategy: 'priority' | 'least_cost' | 'round_robin') => {
+    const route = { strategy, candidates: ['a/one', 'away/none', 'b/two', 'c/three'] };
+    return { small: route, medium: route, large: route };
+  };
+  const isAvailable = (model: string) => !model.startsWith('away/');
+
+  it('are all of the tier whose provider is configured', () => {
+    const { settings } = planned({}, { models, tiers: tiersWith('priority'), isAvailable });
+    expect(settings).toMatchObject({ model: 'a/one', candidates: ['a/one', 'b/two', 'c/three'] });
+  });
+
+  it('leave out those that cannot write as much as was asked for', () => {
+    const config = { models, tiers: tiersWith('priority'), isAvailable };
+    expect(planned({ maxOutputTokens: 2_001 }, config).settings.candidates).toEqual(['a/one', 'c/three']);
+  });
+
+  it('begin with the cheapest for this very call, by what each would be asked for', () => {
+    const asked: [string, string, number][] = [];
+    const config: Partial<PlanConfig> = {
+      models,
+      tiers: tiersWith('least_cost'),
+      isAvailable,
+      costOf: (model, input, maxOutputTokens) => {
+        asked.push([model, input.userId, maxOutputTokens]);
+        return model === 'c/three' ? 1n : 2n;
+      },
+    };
+    expect(planned({}, config).settings.candidates).toEqual(['c/three', 'a/one', 'b/two']);
+    expect(asked).toEqual([
+      ['a/one', 'ada', 4_096],
+      ['b/two', 'ada', 2_000],
+      ['c/three', 'ada', 4_096],
+    ]);
+  });
+
+  it('take turns', () => {
+    let turn = 0;
+    const config: Partial<PlanConfig> = {
+      models,
+      tiers: tiersWith('round_robin'),
+      isAvailable,
+      turnOf: () => turn++,
+    };
+    expect([0, 1, 2].map(() => planned({}, config).settings.model)).toEqual(['a/one', 'b/two', 'c/three']);
+  });
+
+  it('are the one that was asked for, and its tier', () => {
+    const config = { models, tiers: tiersWith('least_cost'), isAvailable };
+    expect(planned({ model: 'c/three' }, config).settings).toMatchObject({
+      tier: 'small',
+      candidates: ['c/three'],
+    });
+    const loose = { models: { ...models, 'x/loose': { maxOutputTokens: 1 } } };
+    expect(planned({ model: 'x/loose' }, { ...config, ...loose }).settings).not.toHaveProperty('tier');
   });
 });

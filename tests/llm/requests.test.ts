@@ -127,8 +127,8 @@ test("appends the version to an address without a path, as anthropic's and googl
   await using google = await startWire(stream(GOOGLE_ANSWER));
   const models = createLanguageModels({
     providers: {
-      a: { protocol: 'anthropic', apiKey: 'k', baseUrl: anthropic.url, available: true },
-      g: { protocol: 'google', apiKey: 'k', baseUrl: `${google.url}/`, available: true },
+      a: { protocol: 'anthropic', apiKeys: ['k'], baseUrl: anthropic.url, available: true },
+      g: { protocol: 'google', apiKeys: ['k'], baseUrl: `${google.url}/`, available: true },
     },
   });
   await models.stream(callFor('a/m').request);

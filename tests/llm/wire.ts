@@ -6,7 +6,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
 import type { ModelRequest } from '../../src/llm/language-model.ts';
-import { createLanguageModels } from '../../src/llm/models.ts';
+import { createLanguageModels, type LanguageModelsOptions } from '../../src/llm/models.ts';
 import type { ProviderAccess } from '../../src/llm/protocol.ts';
 
 export type WireRequest = {
@@ -155,10 +155,13 @@ export function modelsAt(
   url: string,
   protocol: ProviderAccess['protocol'] = 'openai',
   onWarning?: (warning: { readonly model: string; readonly text: string }) => void,
+  more: Partial<Omit<LanguageModelsOptions, 'providers'>> & { readonly apiKeys?: readonly string[] } = {},
 ) {
+  const { apiKeys = ['sk-test'], ...options } = more;
   const path = { openai: '/v1', 'openai-compatible': '/v1', anthropic: '/v1', google: '/v1beta' }[protocol];
   return createLanguageModels({
-    providers: { p: { protocol, apiKey: 'sk-test', baseUrl: `${url}${path}`, available: true } },
+    providers: { p: { protocol, apiKeys, baseUrl: `${url}${path}`, available: true } },
+    ...options,
     ...(onWarning === undefined ? {} : { onWarning }),
   });
 }

@@ -1,5 +1,6 @@
 // The processes of a run: each has the real gate, hydration and governed call of its own, on the run's servers.
 
+import { FREE_ENTRY } from '../../src/calls/breaker-machine.ts';
 import type { CallDependencies, CallSettings } from '../../src/calls/call.ts';
 import { createCalls } from '../../src/calls/govern.ts';
 import { pause } from '../../src/calls/pause.ts';
@@ -32,6 +33,7 @@ const SETTINGS: CallSettings = {
   leaseRenewalMs: 600,
   attemptsPerCandidate: 3,
   attemptsPerCall: 6,
+  shortHintMs: 5_000,
   estimatePolicy: 'charge_estimate',
   rateControl: false,
   backpressure: { threshold: 0.8, maxDelayMs: 400, table: [{ at: 0.8, ms: 100 }] },
@@ -135,13 +137,14 @@ export function createWorker(parts: WorkerParts, process: Process): Worker {
     rates: parts.rateControl
       ? createRates(redis, {
           leaseMs: LEASE_MS,
-          limitOf: () => ({ rpm: 600, maxParallel: 2 }),
+          rules: { provider: () => ({ rpm: 600, maxParallel: 2 }) },
           callers: () => 1,
         })
       : NO_RATES,
+    learntRates: { heard: async () => undefined, throttled: async () => undefined },
     // Calls of a run have no task row and so no events; whoever asks for them finds nothing.
     events: {} as Events,
-    breakerOf: (name) => ({ name, state: 'closed', retryAfterMs: () => 0, run: (work) => work() }),
+    breakerOf: () => ({ enter: async () => FREE_ENTRY }),
     messagesOf: async () => undefined,
     isOutage: (error) => error instanceof StoreAway && error.store === 'postgres',
     pause,

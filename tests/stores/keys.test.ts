@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { budgetKeys, eventKeys, rateKeys } from '../../src/stores/keys.ts';
+import { budgetKeys, eventKeys, rateKeys, tenantRateKeys } from '../../src/stores/keys.ts';
 
 /** What Redis Cluster hashes: the text between the first brace and the next one that closes. */
 function slotOf(key: string): string {
@@ -14,7 +14,6 @@ describe('budgetKeys', () => {
     const all = [
       keys.holds,
       keys.leases,
-      keys.call('t:r:answer:1'),
       keys.done('t:r:answer:1#0.1.1.0'),
       keys.scope('tenant', 'acme'),
       keys.scope('user', 'ada'),
@@ -44,9 +43,18 @@ describe('budgetKeys', () => {
 
 describe('rateKeys', () => {
   it('puts a provider into one slot of its own', () => {
-    const { bucket, permits, leases } = rateKeys('weir', 'openai');
-    expect([bucket, permits, leases].map(slotOf)).toEqual(['p:openai', 'p:openai', 'p:openai']);
-    expect(new Set([bucket, permits, leases]).size).toBe(3);
+    const keys = Object.values(rateKeys('weir', 'openai', 'openai/gpt-5'));
+    expect(new Set(keys.map(slotOf))).toEqual(new Set(['p:openai']));
+    expect(new Set(keys).size).toBe(5);
+  });
+});
+
+describe('tenantRateKeys', () => {
+  it('puts plan and tiers of a tenant into the slot of its budgets', () => {
+    const keys = Object.values(tenantRateKeys('weir', 'acme', 'small'));
+    expect(new Set(keys.map(slotOf))).toEqual(new Set(['t:acme']));
+    expect(new Set(keys).size).toBe(5);
+    expect(() => tenantRateKeys('weir', 'a}b', 'small')).toThrow('not an id');
   });
 });
 

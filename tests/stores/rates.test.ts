@@ -1,47 +1,32 @@
 // One provider per test, so that all of them share a server and no clock.
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { rateKeys } from '../../src/stores/keys.ts';
-import { createRates, type ProviderRate, type RateOutcome } from '../../src/stores/rates.ts';
+import type { RateLimit } from '../../src/stores/rate-rules.ts';
 import { eventually } from '../support/eventually.ts';
+import { admitted, NO_BOOKINGS, stageRates, waitOf } from '../support/rates.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
 
 const LEASE_MS = 500;
 
 let test: TestStores;
-let providers = 0;
 
-/** Rates of a provider that nobody else uses. */
-function limited(rate: ProviderRate, leaseMs = 60_000) {
-  providers += 1;
-  const name = `p${providers}`;
-  const rates = createRates(test.redis, { leaseMs, limitOf: () => rate });
+/** Rates of a provider that nobody else uses, and that nothing is booked at. */
+function limited(rate: RateLimit, leaseMs = 60_000) {
+  const stage = stageRates(test.redis, { provider: () => rate }, { leaseMs, classes: NO_BOOKINGS });
+  const { rates, provider, model, tenantId } = stage;
+  const permit = (attemptKey: string) => ({ provider, model, tenantId, attemptKey });
   let attempts = 0;
   return {
-    name,
     rates,
-    admit: (tokens = 1, attemptKey = `attempt-${++attempts}`) => rates.admit(name, attemptKey, tokens),
-    giveBack: (attemptKey: string, tokens: number, sent = true) =>
-      rates.giveBack(name, attemptKey, { tokens, sent }),
-    cool: (ms: number) => rates.cool(name, ms),
-    /** How far the bucket's theoretical arrival lies ahead of now, in milliseconds. */
-    async debtMs(dimension: 'rpm' | 'tpm'): Promise<number> {
-      const tat = await test.redis.command((client) =>
-        client.hget(rateKeys(test.prefix, name).bucket, dimension),
-      );
-      // Whole milliseconds on both sides, as the clock is read.
-      return tat === null ? 0 : Math.floor(Number(tat) / 1000) - (await test.redis.nowMs());
-    },
+    permit,
+    debtMs: stage.debtMs,
+    admit: (input = 1, attemptKey = `attempt-${++attempts}`) =>
+      stage.admit({ callKey: attemptKey, attemptKey, tokens: { input, output: 0 } }),
+    giveBack: (attemptKey: string, input: number, isSent = true) =>
+      rates.giveBack(permit(attemptKey), { input, output: 0, isSent }),
+    cool: (ms: number) => rates.cool(provider, ms),
   };
 }
-
-function waitOf(outcome: RateOutcome): Extract<RateOutcome, { kind: 'wait' }> {
-  if (outcome.kind !== 'wait') throw new Error('the request was admitted');
-  return outcome;
-}
-
-const admitted = (outcomes: readonly RateOutcome[]) =>
-  outcomes.filter((outcome) => outcome.kind === 'admitted').length;
 
 beforeAll(async () => {
   test = await openTestStores();
@@ -191,9 +176,9 @@ describe('parallel requests', () => {
   });
 
   it('come back when the lease of a lost one is over, unless it is renewed', async () => {
-    const { admit, rates, name } = limited({ maxParallel: 1 }, LEASE_MS);
+    const { admit, rates, permit } = limited({ maxParallel: 1 }, LEASE_MS);
     await admit(1, 'first');
-    const renewing = setInterval(() => void rates.renew(name, 'first'), LEASE_MS / 6);
+    const renewing = setInterval(() => void rates.renew(permit('first')), LEASE_MS / 6);
     try {
       const giveUpAt = performance.now() + 2 * LEASE_MS;
       while (performance.now() < giveUpAt) expect((await admit(1, 'second')).kind).toBe('wait');
@@ -202,9 +187,9 @@ describe('parallel requests', () => {
     }
     await eventually(async () => expect((await admit(1, 'second')).kind).toBe('admitted'), 5_000);
     // What is gone is not revived by a renewal that comes late.
-    await rates.renew(name, 'first');
+    await rates.renew(permit('first'));
     expect((await admit(1, 'third')).kind).toBe('wait');
-    await rates.giveBack(name, 'second', { tokens: 1, sent: true });
+    await rates.giveBack(permit('second'), { input: 1, output: 0, isSent: true });
     expect((await admit(1, 'third')).kind).toBe('admitted');
   });
 });

@@ -60,7 +60,7 @@ describe('the life of a task', () => {
   it('goes from queued over running and waiting to its end', async () => {
     const { tasks } = test.stores;
     const input = inputOf({ sessionId: 'talk', tier: 'large', priority: 'high' });
-    expect(await tasks.queue(newTask('life', { input, model: undefined }))).toBe(true);
+    expect(await tasks.queue(newTask('life', { input, model: undefined }))).toBe('queued');
     expect(await row('life')).toEqual({
       taskId: 'life',
       runId: undefined,
@@ -205,16 +205,16 @@ describe('the life of a task', () => {
 describe('an id that is used again', () => {
   it('is free once its task has ended, for one of many', async () => {
     const { tasks } = test.stores;
-    expect(await tasks.queue(newTask('again'))).toBe(true);
-    expect(await tasks.queue(newTask('again'))).toBe(false);
+    expect(await tasks.queue(newTask('again'))).toBe('queued');
+    expect(await tasks.queue(newTask('again'))).toBe('taken');
     await begin('again', 'run-1');
-    expect(await tasks.queue(newTask('again'))).toBe(false);
+    expect(await tasks.queue(newTask('again'))).toBe('taken');
     await tasks.end({ taskId: 'again', runId: 'run-1' }, { status: 'completed', resultText: 'old' }, []);
     const first = await row('again');
     const answers = await Promise.all(
       Array.from({ length: 5 }, () => tasks.queue(newTask('again', { input: inputOf({ userId: 'bob' }) }))),
     );
-    expect(answers.filter(Boolean)).toHaveLength(1);
+    expect(answers.filter((answer) => answer === 'queued')).toHaveLength(1);
     const second = await row('again');
     expect(second).toMatchObject({
       status: 'queued',
@@ -268,7 +268,7 @@ describe("a task's own limits", () => {
     }
     await begin('direct', 'run-2', { limits: [hardLimit('usd', 100n)] });
     expect(await limitsOf('direct')).toEqual([hardLimit('usd', 100n)]);
-    expect(await test.stores.tasks.queue(newTask('queued'))).toBe(true);
+    expect(await test.stores.tasks.queue(newTask('queued'))).toBe('queued');
     expect(await limitsOf('queued')).toBeUndefined();
     await begin('queued', 'run-2', { limits: [hardLimit('usd', 100n)] });
     expect(await limitsOf('queued')).toEqual([hardLimit('usd', 100n)]);

@@ -8,6 +8,7 @@ import { createSpendBreaker } from '../../src/calls/spend-breaker.ts';
 import { countInputTokens, estimateInputTokens } from '../../src/llm/count.ts';
 import type { LanguageModels } from '../../src/llm/language-model.ts';
 import { isPostgresOutage } from '../../src/stores/postgres.ts';
+import type { BreakerSettings } from '../../src/task/breaker.ts';
 import type { ExceededPolicy, Limit } from '../../src/task/budget.ts';
 import { type AbortPolicy, parseTaskInput } from '../../src/task/input.ts';
 import type { PriceEntry } from '../../src/task/price.ts';
@@ -35,6 +36,7 @@ const CALL_SETTINGS: CallSettings = {
   leaseRenewalMs: 100,
   attemptsPerCandidate: 3,
   attemptsPerCall: 6,
+  shortHintMs: 5_000,
   estimatePolicy: 'charge_estimate',
   rateControl: true,
   backpressure: { threshold: 0.8, maxDelayMs: 0, table: [] },
@@ -45,16 +47,25 @@ const CALL_SETTINGS: CallSettings = {
   ceiling: { input: 100_000_000_000n, output: 300_000_000_000n },
 };
 
+const BREAKER_SETTINGS: BreakerSettings = {
+  enabled: true,
+  intervalMs: 60_000,
+  timeoutMs: 30_000,
+  failureThreshold: 5,
+  successThreshold: 1,
+  maxRequests: 1,
+};
+
 export function callDependencies(
   test: TestStores,
   models: LanguageModels,
   settings: Partial<CallSettings> = {},
 ): CallDependencies {
-  const breaker = createBreaker(
-    `llm:${MODEL}`,
-    { enabled: true, intervalMs: 60_000, timeoutMs: 30_000, failureThreshold: 5, successThreshold: 1 },
-    { isFailure: isProviderFailure, onChange: () => undefined },
-  );
+  const breaker = createBreaker(`llm:${MODEL}`, () => BREAKER_SETTINGS, {
+    isFailure: isProviderFailure,
+    onChange: () => undefined,
+    hangMs: 600_000,
+  });
   return {
     ...test.stores,
     models,
@@ -93,6 +104,9 @@ export function callDependencies(
       throttled: () => undefined,
       deltaDropped: () => undefined,
       priceUnknown: () => undefined,
+      requested: () => undefined,
+      selected: () => undefined,
+      fellBack: () => undefined,
     },
     log: test.log,
   };

@@ -66,7 +66,6 @@ export function storesOn(
     attemptMs: 600_000,
     defaultLimits: NO_LIMITS,
     calendar: { zone: 'UTC', weekStart: 'monday' },
-    rateOf: () => ({}),
     events: { ringCapacity: 512, onPublished: () => undefined },
     ...options,
   });

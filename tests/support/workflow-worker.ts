@@ -60,6 +60,7 @@ export const SETTINGS: TaskSettings = {
   approval: { before: 'never', timeoutSeconds: 60, onTimeout: 'reject' },
   abort: 'cancel',
   candidates: ['simulated/small'],
+  shortHintMs: 5_000,
   strategy: 'simple',
   maxOutputTokens: 100,
   callMaxDurationMs: 60_000,
@@ -68,4 +69,5 @@ export const SETTINGS: TaskSettings = {
   maxTextBytes: 65_536,
   searchAttributes: true,
   priorityQueues: true,
+  fairnessWeight: 1,
 };

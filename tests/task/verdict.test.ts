@@ -1,17 +1,7 @@
-// The provider table of the design, row by row, and what the workflow does with each outcome.
+// The provider table of the design, row by row.
 
 import { describe, expect, it } from 'vitest';
-import type { CallOutcome } from '../../src/task/decision.ts';
-import type { BudgetExceededDetails, FailureDetails } from '../../src/task/failure.ts';
-import {
-  type CallStanding,
-  judge,
-  type NextMove,
-  nextMove,
-  PROVIDER_FAULT_KINDS,
-  type Verdict,
-  type VerdictContext,
-} from '../../src/task/verdict.ts';
+import { judge, PROVIDER_FAULT_KINDS, type Verdict, type VerdictContext } from '../../src/task/verdict.ts';
 
 const CONTEXT: VerdictContext = {
   model: 'openai/some',
@@ -21,6 +11,9 @@ const CONTEXT: VerdictContext = {
   attemptsPerCall: 6,
   unhintedWaits: 0,
   remainingMs: Number.POSITIVE_INFINITY,
+  candidatesLeft: 0,
+  shortHintMs: 5_000,
+  hasOtherKey: false,
 };
 
 type Fault = Parameters<typeof judge>[0];
@@ -87,13 +80,22 @@ describe('judge', () => {
   });
 
   it.each(['timeout', 'connection', 'cut', 'unknown'] as const)(
-    'gives up on %s at the cap of the candidate or of the call',
+    'gives up the model on %s at its cap, and the call at that of the call',
     (kind) => {
       const gone = { kind: 'unavailable', reason: kind };
+      const over = {
+        kind: 'refuse',
+        failure: {
+          type: 'NoModelAvailable',
+          reason: `6 attempts failed, the last by ${kind}`,
+          model: 'openai/some',
+        },
+      };
       expect(judge({ kind }, { ...CONTEXT, failedAttempts: 2 })).toEqual({ kind: 'retry' });
       expect(judge({ kind }, { ...CONTEXT, failedAttempts: 3 })).toEqual(gone);
       expect(judge({ kind }, { ...CONTEXT, failedAttemptsOfCall: 5 })).toEqual({ kind: 'retry' });
-      expect(judge({ kind }, { ...CONTEXT, failedAttemptsOfCall: 6 })).toEqual(gone);
+      expect(judge({ kind }, { ...CONTEXT, failedAttemptsOfCall: 6 })).toEqual(over);
+      expect(judge({ kind }, { ...CONTEXT, failedAttempts: 3, failedAttemptsOfCall: 6 })).toEqual(over);
     },
   );
 
@@ -136,178 +138,41 @@ describe('judge', () => {
       ms: 4_999,
     });
   });
-});
 
-const FAILURE: FailureDetails = { type: 'RequestRejected', reason: 'wrong' };
-const EXCEEDED: BudgetExceededDetails = {
-  type: 'BudgetExceeded',
-  scope: 'user',
-  id: 'ada',
-  unit: 'usd',
-  window: 'day',
-  limit: '5.00',
-  settled: '4.00',
-  held: '1.00',
-  needed: '0.10',
-};
-const STATE: CallStanding = {
-  candidatesLeft: 0,
-  cheaperLeft: 0,
-  remainingMs: 10_000,
-  untilDeadlineMs: 20_000,
-  heldWaitLeftMs: 5_000,
-  heldWaitOver: false,
-};
+  it.each(['rate_limited', 'overloaded'] as const)(
+    'waits for a hint of %s that is short, and moves on at a longer one where another model is left',
+    (kind) => {
+      const left = { ...CONTEXT, candidatesLeft: 1 };
+      expect(judge({ kind, retryAfterMs: 5_000 }, left)).toEqual({ kind: 'wait', ms: 5_000 });
+      const gone = { kind: 'unavailable', reason: kind, retryAfterMs: 5_001 };
+      expect(judge({ kind, retryAfterMs: 5_001 }, left)).toEqual(gone);
+      expect(judge({ kind, retryAfterMs: 5_001 }, CONTEXT)).toEqual({ kind: 'wait', ms: 5_001 });
+      // Without a hint the waits grow: the fourth is 8 s.
+      expect(judge({ kind }, { ...left, unhintedWaits: 3 })).toMatchObject({ kind: 'unavailable' });
+    },
+  );
 
-const COMPLETED: CallOutcome = {
-  kind: 'completed',
-  callKey: 't:r:answer:1',
-  model: 'a/b',
-  usage: { inputTokens: 1, cachedInputTokens: 0, cacheWriteTokens: 0, outputTokens: 1, reasoningTokens: 0 },
-  costUsd: '0.01',
-  finishReason: 'stop',
-};
-const WAIT: CallOutcome = { kind: 'wait', reason: 'rate', ms: 9_999, limit: 'openai rpm' };
-const HELD: CallOutcome = { kind: 'held', ms: 1_000, limit: 'budget of user ada', failure: EXCEEDED };
-const PRESSED: CallOutcome = { kind: 'wait', reason: 'backpressure', ms: 5_000, limit: 'budget of user ada' };
-const TURNS: CallOutcome = {
-  kind: 'budget_wait',
-  ms: 15_000,
-  limit: 'budget of user ada',
-  failure: EXCEEDED,
-};
-const LARGER: BudgetExceededDetails = { ...EXCEEDED, unit: 'tokens', limit: '999', needed: '1000' };
-const GONE: CallOutcome = { kind: 'unavailable', reason: 'auth', model: 'a/b' };
+  it('moves on instead of refusing where a short hint ends after the deadline and another model is left', () => {
+    const left = { ...CONTEXT, candidatesLeft: 1, remainingMs: 500 };
+    expect(judge({ kind: 'rate_limited', retryAfterMs: 600 }, left)).toEqual({
+      kind: 'unavailable',
+      reason: 'rate_limited',
+      retryAfterMs: 600,
+    });
+  });
 
-describe('nextMove', () => {
-  it.each<[string, CallOutcome, Partial<CallStanding>, NextMove]>([
-    ['is done with an answer', COMPLETED, {}, { kind: 'done' }],
-    ['is done with an answer that came after the deadline', COMPLETED, { remainingMs: -1 }, { kind: 'done' }],
-    [
-      'fails with the failure of a refusal',
-      { kind: 'refuse', failure: FAILURE },
-      { candidatesLeft: 3 },
-      { kind: 'fail', failure: FAILURE },
-    ],
-    ['sleeps through a wait', WAIT, {}, { kind: 'sleep', ms: 9_999, limit: 'openai rpm' }],
-    [
-      'fails where a wait would reach the deadline',
-      WAIT,
-      { remainingMs: 9_999 },
-      {
-        kind: 'fail',
-        failure: {
-          type: 'RateLimited',
-          reason: 'the wait for openai rpm would end after the deadline',
-          retryAfterMs: 9_999,
-        },
-      },
-    ],
-    [
-      'sleeps while others hold the budget',
-      HELD,
-      {},
-      { kind: 'sleep', ms: 1_000, limit: 'budget of user ada' },
-    ],
-    [
-      'sleeps no longer than holds may be waited for',
-      HELD,
-      { heldWaitLeftMs: 300 },
-      { kind: 'sleep', ms: 300, limit: 'budget of user ada' },
-    ],
-    [
-      'sleeps no longer than the deadline',
-      HELD,
-      { remainingMs: 200 },
-      { kind: 'sleep', ms: 200, limit: 'budget of user ada' },
-    ],
-    [
-      'does not sleep backwards',
-      HELD,
-      { remainingMs: -5 },
-      { kind: 'sleep', ms: 0, limit: 'budget of user ada' },
-    ],
-    [
-      'looks once more when holds were waited for long enough',
-      HELD,
-      { heldWaitLeftMs: 0 },
-      { kind: 'look_again' },
-    ],
-    [
-      'fails where holds are still in the way at the last look',
-      HELD,
-      { heldWaitLeftMs: 0, heldWaitOver: true },
-      { kind: 'fail', failure: EXCEEDED },
-    ],
-    ['serves back-pressure', PRESSED, {}, { kind: 'sleep', ms: 5_000, limit: 'budget of user ada' }],
-    [
-      'serves half of the time that is left where back-pressure would reach the deadline, and refuses nobody',
-      PRESSED,
-      { remainingMs: 4_001 },
-      { kind: 'sleep', ms: 2_000, limit: 'budget of user ada' },
-    ],
-    [
-      'sleeps until the window turns, beyond the time of the call itself',
-      TURNS,
-      {},
-      { kind: 'sleep', ms: 15_000, limit: 'budget of user ada' },
-    ],
-    [
-      'fails where the window turns at the deadline',
-      TURNS,
-      { untilDeadlineMs: 15_000 },
-      { kind: 'fail', failure: EXCEEDED },
-    ],
-    [
-      'fails where no window can have room for the call',
-      { ...TURNS, failure: LARGER },
-      {},
-      { kind: 'fail', failure: LARGER },
-    ],
-    ['asks', { kind: 'ask', failure: EXCEEDED }, {}, { kind: 'ask', failure: EXCEEDED }],
-    [
-      'takes a cheaper model where a budget is exceeded',
-      { kind: 'degrade', failure: EXCEEDED },
-      { cheaperLeft: 1 },
-      { kind: 'next_candidate' },
-    ],
-    [
-      'fails where no model is cheap enough',
-      { kind: 'degrade', failure: EXCEEDED },
-      {},
-      { kind: 'fail', failure: EXCEEDED },
-    ],
-    [
-      'takes no cheaper model where a model is away',
-      GONE,
-      { cheaperLeft: 1 },
-      { kind: 'fail', failure: { type: 'NoModelAvailable', reason: 'auth', model: 'a/b' } },
-    ],
-    [
-      'takes the next candidate',
-      { ...GONE, retryAfterMs: 5 },
-      { candidatesLeft: 1 },
-      { kind: 'next_candidate' },
-    ],
-    [
-      'sleeps until the last candidate is back',
-      { ...GONE, retryAfterMs: 500 },
-      {},
-      { kind: 'sleep', ms: 500, limit: 'auth' },
-    ],
-    [
-      'fails where nobody knows when it is back',
-      GONE,
-      {},
-      { kind: 'fail', failure: { type: 'NoModelAvailable', reason: 'auth', model: 'a/b' } },
-    ],
-    [
-      'fails where it is back after the deadline',
-      { ...GONE, retryAfterMs: 10_000 },
-      {},
-      { kind: 'fail', failure: { type: 'NoModelAvailable', reason: 'auth', model: 'a/b' } },
-    ],
-  ])('%s', (_title, outcome, state, move) => {
-    expect(nextMove(outcome, { ...STATE, ...state })).toEqual(move);
+  it.each(['auth', 'quota', 'rate_limited'] as const)(
+    'takes the next key on %s where there is one',
+    (kind) => {
+      expect(judge({ kind, retryAfterMs: 60_000 }, { ...CONTEXT, hasOtherKey: true })).toEqual({
+        kind: 'next_key',
+      });
+    },
+  );
+
+  it('takes no other key where the provider itself is at fault', () => {
+    const other = { ...CONTEXT, hasOtherKey: true };
+    expect(judge({ kind: 'overloaded', retryAfterMs: 7 }, other)).toEqual({ kind: 'wait', ms: 7 });
+    expect(judge({ kind: 'unknown', status: 500 }, other)).toEqual({ kind: 'retry' });
   });
 });

@@ -42,6 +42,21 @@ describe('runTask', () => {
     });
   });
 
+  it('says in its result how degraded it ran', async () => {
+    const degradation = {
+      level: 'moderate',
+      down: ['llm:b', 'redis'],
+      tier: { asked: 'large', given: 'medium' },
+    } as const;
+    const activities = fakeActivities({
+      begin: async () => ({ kind: 'go', settings: { ...SETTINGS, degradation } }),
+    });
+    await using worker = await startWorkflowWorker(activities);
+    const result: TaskResult = await (await start(worker, INPUT)).result();
+    expect(result).toMatchObject({ status: 'completed', degradation });
+    expect(activities.finished).toMatchObject([{ status: 'completed' }]);
+  });
+
   it('fails at once with every path when the input is bad, before any activity', async () => {
     const activities = fakeActivities();
     await using worker = await startWorkflowWorker(activities);

@@ -94,6 +94,7 @@ if older then
   -- What was read before the older hold moved out is no sum any more.
   states = call('MGET', unpack(KEYS, 3, 3 + scopeCount))
 end
+tellNobody()
 local record = { pack(RECORD, 'n', now, 0, nano, tokens, attemptKey, wanted, ARGV[9], scopeCount), nil, nil, nil, nil, nil }
 for scope = 1, scopeCount do
   local key, state, identities, counted = KEYS[3 + scope], states[1 + scope], '', 0
@@ -109,6 +110,7 @@ for scope = 1, scopeCount do
   end
   record[1 + scope] = pack(PLACE, key, versions[scope], counted) .. identities
 end
+tellAll()
 local written = table.concat(record)
 call('HSET', KEYS[1], callKey, text and text .. written or written)
 call('ZADD', KEYS[2], now + ARGV[4], attemptKey)

@@ -128,6 +128,12 @@ local function disturb(key, state)
   if hydrating ~= NONE then redis.call('SETRANGE', key, #hydrated + 17, NONE) end
 end
 
+-- Counters count for the server process that they name alone, so that neither a replica nor the append-only file need their changes: it
+-- took as long to tell them as to make them. What comes after is told again.
+local function tellNobody() redis.set_repl(redis.REPL_NONE) end
+
+local function tellAll() redis.set_repl(redis.REPL_ALL) end
+
 -- The index of a scope's key among KEYS; mostly the one at which it is in a record as well.
 local function indexOf(keys, key, first, guess)
   if keys[first + guess - 1] == key then return first + guess - 1 end
@@ -147,6 +153,7 @@ end
 -- Takes a hold off its counters and adds what was charged instead. Scopes are the keys from `first` on.
 local function moveOut(keys, first, text, record, cost, tokens)
   local states, at = redis.call('MGET', unpack(keys, first)), record.places
+  tellNobody()
   for place = 1, record.count do
     local key, _, counted, identities = read(PLACE, text, at)
     at = identities + IDENTITY_SIZE * counted
@@ -171,6 +178,7 @@ local function moveOut(keys, first, text, record, cost, tokens)
       if isInfinite then redis.call('DEL', key) end
     end
   end
+  tellAll()
 end
 
 -- An attempt that nobody is known to have marked is about to be booked as if it was sent. A counter that was rebuilt before its row was

@@ -1,56 +1,105 @@
--- Admits one request to a provider, or says how long to wait. Buckets are GCRA (ITU-T I.371, the "virtual scheduling" form): `tat` is the
--- theoretical arrival time in microseconds. All checks come before the first write; idempotent in the attempt key.
--- KEYS: bucket (hash: rpm, tpm: tat; blocked: ms), permits (hash attemptKey -> tokens), leases (zset attemptKey -> ms)
--- ARGV: attemptKey, leaseMs, rpm or 0, rpm burst in requests, tpm or 0, tpm burst in tokens, tokens of this request, maxParallel or 0
--- Returns {'OK'} or {'WAIT', ms, dimension}
-local attemptKey, leaseMs = ARGV[1], tonumber(ARGV[2])
-local rpm, rpmBurst, tpm, tpmBurst = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local tokens, maxParallel = tonumber(ARGV[7]), tonumber(ARGV[8])
-local MINUTE_US = 60000000
+-- Admits one request into two buckets of one slot, books a place for it, or says how long to wait. All checks come before the first write;
+-- idempotent in attempt and booking. Follows rate-limits.lua and rate-permits.lua, which describes KEYS.
+-- ARGV: 1 attemptKey  2 booking  3 leaseMs, 0: a probe, which may book and takes no permit  4 queued at ms, 0: never grows old
+--   5 input tokens  6 output tokens  7 settings, numbers with blanks between them:
+--     1 rank, 1 critical .. 4 low  2 rpm burst us  3 tpm burst us  4 horizon ms, the longest wait that is booked
+--     5 ms of a wait that is not worth a booking  6 aged after ms  7 aged share  8 aged horizon ms  9 reserved share  10 reserved ms
+--     11-15 outer rpm, tpm, inputTpm, outputTpm, maxParallel  16-20 the same of the inner bucket  (0: none)
+-- Returns 0 when admitted, else {wait ms, line, 9 and 10 cooldown, 11 and 12 maxParallel, 1 when booked, bookings lost}
+local call = redis.call
+local attemptKey, booking, spec = ARGV[1], ARGV[2], specOf(ARGV[7])
+local isProbe, rank = ARGV[3] == '0', spec[1]
+local nowUs, nowMs = clock()
+local outer = call('HMGET', KEYS[1], 'p:' .. attemptKey, 'b:' .. booking, 'swept', 'higher', 'blocked',
+  'rpm', 'limit:rpm', 'limitAt:rpm', 'tpm', 'limit:tpm', 'limitAt:tpm')
+local inner = call('HMGET', KEYS[2], 'blocked', 'rpm', 'limit:rpm', 'limitAt:rpm', 'tpm', 'limit:tpm', 'limitAt:tpm')
+if outer[1] then return grant(KEYS, attemptKey, nowMs + ARGV[3], spec[20]) end
+local lost = nowMs - (outer[3] or 0) >= 1000 and sweep(KEYS, nowMs, booking) or 0
 
-local time = redis.call('TIME')
-local nowUs = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local nowMs = math.floor(nowUs / 1000)
-
--- Permits whose process died come back by their lease.
-local lost = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', nowMs, 'LIMIT', 0, 100)
-for _, key in ipairs(lost) do
-  redis.call('ZREM', KEYS[3], key)
-  redis.call('HDEL', KEYS[2], key)
+local outerBlockedMs, innerBlockedMs = (outer[5] or 0) - nowMs, (inner[1] or 0) - nowMs
+local waitUs, line = 0, 0
+if outerBlockedMs > 0 then waitUs, line = outerBlockedMs * 1000, 9 end
+if innerBlockedMs * 1000 > waitUs then waitUs, line = innerBlockedMs * 1000, 10 end
+if outer[2] then
+  local answer = redeem(KEYS, outer[2], attemptKey, booking, ARGV[3], spec[15], spec[20], waitUs / 1000, line, nowUs)
+  if answer and lost > 0 then return answer == 0 and { 0, 0, 0, lost } or { answer[1], answer[2], 1, lost } end
+  if answer then return answer end
+  lost = lost + 1
 end
 
-if redis.call('HEXISTS', KEYS[2], attemptKey) == 1 then
-  redis.call('ZADD', KEYS[3], nowMs + leaseMs, attemptKey)
-  return { 'OK' }
+-- The last part of the burst is for ranks 1 and 2: always before rank 4, before rank 3 while one of them was seen lately.
+local usable = 1
+if rank == 4 or (rank == 3 and outer[4] and nowMs - outer[4] < spec[10]) then usable = 1 - spec[9] end
+local input, output = ARGV[5] + 0, ARGV[6] + 0
+local tokens, rpmUs, tpmUs = input + output, spec[2], spec[3]
+local rpm, rpmCost, us, shortestUs = lineUp(outer[6], outer[7], outer[8], spec[11], 1, rpmUs, usable, nowUs, outerBlockedMs, true)
+local tightUs, size = 0, 0
+if us > waitUs then waitUs, line, tightUs = us, 1, rpmCost end
+local tpm, tpmCost, innerRpm, innerRpmCost, innerTpm, innerTpmCost
+tpm, tpmCost, us, size = lineUp(outer[9], outer[10], outer[11], spec[12], tokens, tpmUs, usable, nowUs, outerBlockedMs)
+if us > waitUs then waitUs, line, tightUs = us, 2, tpmCost end
+if size < shortestUs then shortestUs = size end
+innerRpm, innerRpmCost, us, size = lineUp(inner[2], inner[3], inner[4], spec[16], 1, rpmUs, usable, nowUs, innerBlockedMs, true)
+if us > waitUs then waitUs, line, tightUs = us, 5, innerRpmCost end
+if size < shortestUs then shortestUs = size end
+innerTpm, innerTpmCost, us, size = lineUp(inner[5], inner[6], inner[7], spec[17], tokens, tpmUs, usable, nowUs, innerBlockedMs)
+if us > waitUs then waitUs, line, tightUs = us, 6, innerTpmCost end
+if size < shortestUs then shortestUs = size end
+
+-- Input and output apart, where a bucket is limited so: few are.
+local apart
+if spec[13] + spec[14] + spec[18] + spec[19] > 0 then
+  apart = {}
+  for number = 3, 8 do
+    local dimension, bucket = DIMENSIONS[(number - 1) % 4 + 1], number < 5 and 1 or 2
+    local configured = spec[bucket == 1 and 10 + number or 11 + number]
+    if number ~= 5 and number ~= 6 and configured > 0 then
+      local state = call('HMGET', KEYS[bucket], dimension, 'limit:' .. dimension, 'limitAt:' .. dimension)
+      local after, costUs
+      after, costUs, us, size = lineUp(state[1], state[2], state[3], configured, number % 4 == 3 and input or output, tpmUs, usable, nowUs,
+        bucket == 1 and outerBlockedMs or innerBlockedMs)
+      if us > waitUs then waitUs, line, tightUs = us, number, costUs end
+      if size < shortestUs then shortestUs = size end
+      apart[#apart + 1] = { number, KEYS[bucket], dimension, after, costUs }
+    end
+  end
 end
 
--- A cost above the bucket's size passes alone, from a full bucket, and is paid off: the next one waits for it.
-local function check(tat, limit, burst, cost)
-  local interval = MINUTE_US / limit
-  local from = math.max(tat, nowUs)
-  local allowAt = from + (math.min(cost, burst) - burst) * interval
-  return math.ceil(from + cost * interval), math.ceil((allowAt - nowUs) / 1000)
+local isBooked = false
+if waitUs > 0 then
+  local waitMs = math.ceil(waitUs / 1000)
+  if waitMs <= spec[5] then return { waitMs, line, 0, lost } end
+  isBooked = waitMs <= spec[4]
+  -- So that no rank starves, those who have waited long share a part of the line, however far those above them have booked it.
+  if not isBooked and ARGV[4] ~= '0' and nowMs - ARGV[4] >= spec[6] and waitMs <= spec[8] then
+    local aged = call('HGET', KEYS[1], 'aged')
+    isBooked = not aged or aged + 0 <= nowUs
+    if isBooked then call('HSET', KEYS[1], 'aged', math.floor(nowUs + tightUs / spec[7])) end
+  end
+  if not isBooked then return { waitMs, line, 0, lost } end
+  local untilMs = nowMs + math.ceil((waitUs + math.max(2000000, shortestUs < 1e15 and shortestUs or 0)) / 1000)
+  local record = string.format('%.0f %.0f %s %s %d', nowUs + math.ceil(waitUs), untilMs, ARGV[5], ARGV[6], line)
+  local function add(number, after, costUs)
+    if after then record = string.format('%s %d:%.0f:%.0f', record, number, after, costUs) end
+  end
+  add(1, rpm, rpmCost)
+  add(2, tpm, tpmCost)
+  add(5, innerRpm, innerRpmCost)
+  add(6, innerTpm, innerTpmCost)
+  for _, one in ipairs(apart or {}) do add(one[1], one[4], one[5]) end
+  call('HSET', KEYS[1], 'b:' .. booking, record, 'rpm', rpm or 0, 'tpm', tpm or 0)
+  call('ZADD', KEYS[5], untilMs, booking)
+elseif isProbe then
+  return { 0, 0, 0, lost }
+else
+  local full = fullLine(KEYS, spec[15], spec[20], nowMs)
+  if full then return { 500, full, 0, lost } end
+  call('HSET', KEYS[1], 'p:' .. attemptKey, ARGV[5] .. ' ' .. ARGV[6], 'rpm', rpm or 0, 'tpm', tpm or 0)
+  grant(KEYS, attemptKey, nowMs + ARGV[3], spec[20])
 end
-
-local state = redis.call('HMGET', KEYS[1], 'rpm', 'tpm', 'blocked')
-local waitMs, dimension = (tonumber(state[3] or '0')) - nowMs, 'cooldown'
-local nextRpm, nextTpm
-if rpm > 0 then
-  local ms
-  nextRpm, ms = check(tonumber(state[1] or '0'), rpm, rpmBurst, 1)
-  if ms > waitMs then waitMs, dimension = ms, 'rpm' end
-end
-if tpm > 0 then
-  local ms
-  nextTpm, ms = check(tonumber(state[2] or '0'), tpm, tpmBurst, tokens)
-  if ms > waitMs then waitMs, dimension = ms, 'tpm' end
-end
-if waitMs > 0 then return { 'WAIT', waitMs, dimension } end
--- Nobody knows when a running call ends: a short, fixed wait, which the caller jitters.
-if maxParallel > 0 and redis.call('ZCARD', KEYS[3]) >= maxParallel then return { 'WAIT', 500, 'maxParallel' } end
-
-if nextRpm then redis.call('HSET', KEYS[1], 'rpm', string.format('%.0f', nextRpm)) end
-if nextTpm then redis.call('HSET', KEYS[1], 'tpm', string.format('%.0f', nextTpm)) end
-redis.call('HSET', KEYS[2], attemptKey, tokens)
-redis.call('ZADD', KEYS[3], nowMs + leaseMs, attemptKey)
-return { 'OK' }
+if innerRpm or innerTpm then call('HSET', KEYS[2], 'rpm', innerRpm or 0, 'tpm', innerTpm or 0) end
+for _, one in ipairs(apart or {}) do call('HSET', one[2], one[3], one[4] or 0) end
+if rank <= 2 then call('HSET', KEYS[1], 'higher', nowMs) end
+if isBooked then return { math.ceil(waitUs / 1000), line, 1, lost } end
+if lost > 0 then return { 0, 0, 0, lost } end
+return 0

@@ -1,0 +1,82 @@
+// `rateDelay`: how long a task's first call would wait for its slot, asked by `begin`, so that a backed-up task waits in a timer and
+// not in a worker's slot. A long wait is booked; what cannot be asked is no delay, since the call itself asks again.
+
+import type { CallDependencies } from '../calls/call.ts';
+import { rateTokens, toLimitName } from '../calls/permit.ts';
+import type { Logger } from '../log.ts';
+import type { Events } from '../stores/events.ts';
+import type { Rates } from '../stores/rates.ts';
+import type { Tasks } from '../stores/tasks.ts';
+import type { LeftBooking, RateDelay, TaskSettings } from '../task/decision.ts';
+import type { TaskInput } from '../task/input.ts';
+import { toCallKey } from '../task/keys.ts';
+
+export type RateActivityDependencies = {
+  readonly rates: Pick<Rates, 'delay' | 'unbook'>;
+  readonly tokens: Pick<CallDependencies['tokens'], 'upperBound'>;
+  readonly tasks: Pick<Tasks, 'note'>;
+  readonly events: Pick<Events, 'append'>;
+  readonly log: Logger;
+};
+
+type FirstCall = {
+  readonly taskId: string;
+  readonly runId: string;
+  readonly stepId: string;
+  readonly input: TaskInput;
+  readonly settings: TaskSettings;
+  /** Since when the task waits, by Temporal's clock; in milliseconds since 1970. */
+  readonly queuedAtMs: number | undefined;
+};
+
+/** Undefined: the call may be made at once. */
+export async function rateDelay(
+  dependencies: RateActivityDependencies,
+  call: FirstCall,
+): Promise<RateDelay | undefined> {
+  const { input, settings, taskId, runId, stepId, queuedAtMs } = call;
+  const model = settings.candidates[0] ?? settings.model;
+  const provider = model.slice(0, model.indexOf('/'));
+  try {
+    const wait = await dependencies.rates.delay({
+      ...{ provider, model, tenantId: input.tenantId },
+      ...{ callKey: toCallKey({ taskId, runId, stepId, n: 1 }), candidate: 0 },
+      ...{ priority: input.priority, queuedAtMs },
+      tokens: rateTokens(dependencies, input, {
+        inputTokens: Number.POSITIVE_INFINITY,
+        maxOutputTokens: settings.maxOutputTokens,
+      }),
+    });
+    if (wait === undefined) return undefined;
+    const delay = { ms: wait.ms, limit: toLimitName({ provider, model }, wait), isBooked: wait.isBooked };
+    await show(dependencies, call, delay);
+    return delay;
+  } catch (error) {
+    dependencies.log.warn('a task begins without asking for its slot', { taskId, error });
+    return undefined;
+  }
+}
+
+/** Places of calls that ended without coming for them. Best effort: a place that stays booked is lost when its time is over. */
+export async function giveUpPlaces(
+  { rates, log }: Pick<RateActivityDependencies, 'rates' | 'log'>,
+  places: readonly LeftBooking[],
+): Promise<void> {
+  for (const place of places)
+    await rates
+      .unbook({ ...place, provider: place.model.slice(0, place.model.indexOf('/')) })
+      .catch((error: unknown) => log.warn('a booked place was not given back', { ...place, error }));
+}
+
+async function show(
+  { tasks, events }: RateActivityDependencies,
+  { taskId, runId, stepId, input }: FirstCall,
+  { ms, limit }: RateDelay,
+): Promise<void> {
+  const waiting = { reason: limit, until: new Date(Date.now() + ms).toISOString(), kind: 'rate' };
+  await tasks.note(taskId, runId, { status: 'waiting', phase: 'waiting', waiting });
+  const event = { id: `${runId}:delay`, type: 'rate_wait', stepId, message: limit } as const;
+  await events.append({ taskId, runId, tenantId: input.tenantId }, [
+    { ...event, data: { ms, reason: 'rate' } },
+  ]);
+}

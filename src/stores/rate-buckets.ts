@@ -1,0 +1,149 @@
+// Two buckets in one slot of Redis, one inside the other: a provider's and a model's, or a tenant's plan and a tier. The server's clock
+// decides. Who asks which of them, and what holds while Redis is away, is up to rates.ts.
+
+import { PRIORITIES, type Priority } from '../task/input.ts';
+import { RATE_DIMENSIONS } from '../task/rate-reading.ts';
+import type { RateKeys } from './keys.ts';
+import type { RateBound, RateClasses, RateLimit, RateUse } from './rate-rules.ts';
+import { loadLibrary, loadScript, type Redis } from './redis.ts';
+
+const functions = loadLibrary(
+  ['rate-limits', 'rate-permits'],
+  ['rate-admit', 'rate-redeem', 'rate-give-back', 'rate-unbook', 'rate-renew'],
+);
+const cool = loadScript('rate-cool');
+
+/** Both buckets with their limits. */
+export type Slot = { readonly keys: RateKeys; readonly outer: RateLimit; readonly inner: RateLimit };
+
+export type SlotRequest = {
+  readonly attemptKey: string;
+  /** '' where nothing is booked. */
+  readonly booking: string;
+  readonly priority: Priority;
+  readonly queuedAtMs: number;
+  readonly input: number;
+  readonly output: number;
+  /** Whether no wait may be booked, whatever the class's horizon. */
+  readonly neverBooks: boolean;
+};
+
+export type SlotAnswer = {
+  /** 0: admitted. */
+  readonly ms: number;
+  readonly dimension: RateBound;
+  readonly isInner: boolean;
+  readonly isBooked: boolean;
+  /** Bookings that were found to be lost, whosesoever. */
+  readonly lost: number;
+};
+
+/** What an attempt used, and whether that says what its model usually writes. */
+export type SlotUse = RateUse & { readonly learns: boolean };
+
+export type RateBuckets = ReturnType<typeof createRateBuckets>;
+
+export function createRateBuckets(
+  redis: Pick<Redis, 'run'>,
+  options: { readonly leaseMs: number; readonly classes: RateClasses },
+) {
+  const { leaseMs, classes } = options;
+  const ask = async (slot: Slot, request: SlotRequest, isProbe: boolean): Promise<SlotAnswer> => {
+    const { attemptKey, booking, queuedAtMs, input, output } = request;
+    const settings = settingsOf(slot, request, classes, isProbe);
+    const lease = isProbe ? 0 : leaseMs;
+    const args = [attemptKey, booking, lease, queuedAtMs, input, output, settings];
+    return toAnswer(await redis.run(functions['rate-admit'], keysOf(slot.keys), args));
+  };
+  return {
+    admit: (slot: Slot, request: SlotRequest) => ask(slot, request, false),
+
+    /** Takes no permit, and books a wait that is long. */
+    probe: (slot: Slot, request: SlotRequest) => ask(slot, request, true),
+
+    /** Makes a booking a permit. `ms` is -1 when there is none, or not any more. */
+    async redeem(
+      { keys, outer, inner }: Slot,
+      { attemptKey, booking }: Pick<SlotRequest, 'attemptKey' | 'booking'>,
+    ): Promise<SlotAnswer> {
+      const args = [attemptKey, booking, leaseMs, outer.maxParallel ?? 0, inner.maxParallel ?? 0];
+      return toAnswer(await redis.run(functions['rate-redeem'], keysOf(keys), args));
+    },
+
+    /** `learns`: the output teaches what the model usually writes. Answers that, as far as it is known. */
+    async giveBack(
+      { keys, outer, inner }: Slot,
+      attemptKey: string,
+      used: SlotUse,
+    ): Promise<number | undefined> {
+      const limits = [outer, inner].flatMap((limit) =>
+        RATE_DIMENSIONS.map((dimension) => limit[dimension] ?? 0),
+      );
+      const flags = [used.isSent ? 0 : 1, used.learns ? 1 : 0];
+      const args = [attemptKey, used.input, used.output, ...flags, limits.join(' ')];
+      const usual = await redis.run(functions['rate-give-back'], keysOf(keys), args);
+      return typeof usual === 'number' && usual > 0 ? usual : undefined;
+    },
+
+    /** True when the place was lost: others have lined up behind it. */
+    async unbook(keys: RateKeys, booking: string): Promise<boolean> {
+      return (await redis.run(functions['rate-unbook'], keysOf(keys), [booking])) === 0;
+    },
+
+    async renew(keys: RateKeys, attemptKey: string): Promise<void> {
+      await redis.run(functions['rate-renew'], keysOf(keys), [attemptKey, leaseMs]);
+    },
+
+    /** Nobody is admitted to the bucket for so long; a shorter time never shortens a longer one. */
+    async cool(bucket: string, ms: number): Promise<void> {
+      await redis.run(cool, [bucket], [Math.ceil(ms)]);
+    },
+  };
+}
+
+/** As rate-admit.lua reads them. */
+function settingsOf(
+  { outer, inner }: Slot,
+  { priority, neverBooks }: SlotRequest,
+  { horizonMs, ...classes }: RateClasses,
+  isProbe: boolean,
+): string {
+  const limits = (limit: RateLimit) => [
+    ...RATE_DIMENSIONS.map((dimension) => limit[dimension] ?? 0),
+    limit.maxParallel ?? 0,
+  ];
+  return [
+    PRIORITIES.indexOf(priority) + 1,
+    classes.rpmBurstMs * 1_000,
+    classes.tpmBurstMs * 1_000,
+    neverBooks ? -1 : horizonMs[priority],
+    isProbe ? classes.leastBookedMs : 0,
+    horizonMs[priority],
+    classes.agedShare,
+    // Twice what anybody else may book: there is a place behind them all.
+    neverBooks ? -1 : 2 * Math.max(...Object.values(horizonMs)),
+    classes.reservedShare,
+    horizonMs.high,
+    ...limits(outer),
+    ...limits(inner),
+  ].join(' ');
+}
+
+function keysOf(keys: RateKeys): string[] {
+  return [keys.outer, keys.inner, keys.outerLeases, keys.innerLeases, keys.bookings];
+}
+
+const LINES = [
+  ...RATE_DIMENSIONS.map((dimension) => ({ dimension, isInner: false })),
+  ...RATE_DIMENSIONS.map((dimension) => ({ dimension, isInner: true })),
+  { dimension: 'cooldown', isInner: false },
+  { dimension: 'cooldown', isInner: true },
+  { dimension: 'maxParallel', isInner: false },
+  { dimension: 'maxParallel', isInner: true },
+] as const;
+
+function toAnswer(answer: unknown): SlotAnswer {
+  const [ms = 0, line = 0, booked = 0, lost = 0] = Array.isArray(answer) ? (answer as number[]) : [];
+  const { dimension, isInner } = LINES[line - 1] ?? LINES[0];
+  return { ms, dimension, isInner, isBooked: booked === 1, lost };
+}
