@@ -37,10 +37,11 @@ export async function rateDelay(
   const { input, settings, taskId, runId, stepId, queuedAtMs } = call;
   const model = settings.candidates[0] ?? settings.model;
   const provider = model.slice(0, model.indexOf('/'));
+  const callKey = toCallKey({ taskId, runId, stepId, n: 1 });
   try {
     const wait = await dependencies.rates.delay({
       ...{ provider, model, tenantId: input.tenantId },
-      ...{ callKey: toCallKey({ taskId, runId, stepId, n: 1 }), candidate: 0 },
+      ...{ callKey, candidate: 0 },
       ...{ priority: input.priority, queuedAtMs },
       tokens: rateTokens(dependencies, input, {
         inputTokens: Number.POSITIVE_INFINITY,
@@ -48,6 +49,11 @@ export async function rateDelay(
       }),
     });
     if (wait === undefined) return undefined;
+    // The provider itself is in the way: which other model may answer meanwhile is for the call to see.
+    if (wait.dimension === 'cooldown' && settings.candidates.length > 1) {
+      if (wait.isBooked) await giveUpPlaces(dependencies, [{ callKey, model, candidate: 0 }]);
+      return undefined;
+    }
     const delay = { ms: wait.ms, limit: toLimitName({ provider, model }, wait), isBooked: wait.isBooked };
     await show(dependencies, call, delay);
     return delay;

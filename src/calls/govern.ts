@@ -214,15 +214,10 @@ async function afterFailure(
     shortHintMs: dependencies.settings.shortHintMs,
     hasOtherKey: error.hasOtherKey && tries < MAX_KEYS,
   });
-  return actOn(dependencies, request, verdict, error);
+  return actOn(request, verdict, error);
 }
 
-async function actOn(
-  dependencies: CallDependencies,
-  request: CallRequest,
-  verdict: Verdict,
-  error: LlmError,
-): Promise<CallOutcome | 'again'> {
+function actOn(request: CallRequest, verdict: Verdict, error: LlmError): CallOutcome | 'again' {
   const provider = providerOf(request.model);
   const { model } = request;
   switch (verdict.kind) {

@@ -27,7 +27,7 @@ export async function permit(
     const answer = await rates.admit({ ...asked, isBooked });
     if (answer.kind === 'admitted') return undefined;
     const { ms, dimension } = answer;
-    ({ isBooked } = answer);
+    isBooked = answer.isBooked && !(await leaves(dependencies, request, answer));
     meter.delayed({ provider: attempt.provider, dimension, seconds: ms / 1000 });
     if (ms > inlineMs)
       return {
@@ -47,6 +47,20 @@ export async function permit(
       throw error;
     }
   }
+}
+
+/** Whether the call goes to another model, or ends, instead of waiting; then its place is given up. */
+async function leaves(
+  dependencies: CallDependencies,
+  request: CallRequest,
+  { ms, dimension }: RateWait,
+): Promise<boolean> {
+  const { remainingMs, candidatesLeft = 0 } = request;
+  const isElsewhere =
+    dimension === 'cooldown' && candidatesLeft > 0 && ms > dependencies.settings.shortHintMs;
+  if (ms < remainingMs && !isElsewhere) return false;
+  await unbook(dependencies, request);
+  return true;
 }
 
 /** Gives up the place of a call that will not come for it. */

@@ -19,6 +19,8 @@ export type ReaperReport = {
 
 const LEASES_PER_PASS = 500;
 const ADJUSTMENT_SETTLES_MS = 5_000;
+/** Most tenants have nothing to reap, and of those the time goes into asking: well below the connections of a process. */
+const TENANTS_AT_ONCE = 8;
 
 /** One pass over all tenants known to Postgres. Those whose gate is in Redis wait until it was reachable for a whole lease. */
 export async function reap(dependencies: CallDependencies, lifeOf: OwnerLife): Promise<ReaperReport> {
@@ -33,8 +35,12 @@ export async function reap(dependencies: CallDependencies, lifeOf: OwnerLife): P
       dependencies.log.warn('the reaper could not end a hold, it comes again', { what, error });
     }
   };
-  for (const tenantId of await dependencies.ledger.tenants())
-    await each(tenantId, () => reapTenant(dependencies, lifeOf, tenantId, each));
+  const tenants = (await dependencies.ledger.tenants()).values();
+  const lane = async () => {
+    for (const tenantId of tenants)
+      await each(tenantId, () => reapTenant(dependencies, lifeOf, tenantId, each));
+  };
+  await Promise.all(Array.from({ length: TENANTS_AT_ONCE }, lane));
   if (isRedisSettled(dependencies)) await each('adjustments', () => repeatAdjustments(dependencies));
   return report;
 }

@@ -40,7 +40,10 @@ function inputOf(fields: Record<string, unknown> = {}): TaskInput {
 
 const ONLY = { strategy: 'priority', candidates: [MODEL] } as const;
 
+let isFree = false;
+
 const plan = createTaskPlan({
+  costOf: () => (isFree ? 0n : 1n),
   models: { [MODEL]: { maxOutputTokens: 1_000 } },
   tiers: { small: ONLY, medium: ONLY, large: ONLY },
   shortHintMs: 5_000,
@@ -222,6 +225,29 @@ describe('begin', () => {
     // It was accepted, so it has a row and its first events; the workflow closes it.
     expect(await test.stores.tasks.get('exhausted')).toMatchObject({ status: 'running' });
     expect(await eventsOf('exhausted')).toEqual(['task_started', 'step_started']);
+  });
+
+  it('goes on at a limit that is used up to the last where the first candidate costs nothing, not at one of nothing', async () => {
+    const { begin } = stage();
+    const [input, passed] = [inputOf(), inputOf()];
+    const limitTo = (userId: string, nanoUsd: bigint) =>
+      test.stores.limits.set('acme', { kind: 'user', id: userId }, [hardLimit('usd', nanoUsd)], {
+        by: 'test',
+      });
+    await limitTo(input.userId, 5_000_000n);
+    await limitTo(passed.userId, 4_999_999n);
+    await answered('used-up', input.userId, 'x');
+    await answered('passed', passed.userId, 'x');
+    isFree = true;
+    try {
+      expect((await begin('free', input)).kind).toBe('go');
+      expect((await begin('free-passed', passed)).kind).toBe('refuse');
+      expect((await begin('free-zero', inputOf({ budget: { usd: 0 } }))).kind).toBe('refuse');
+      expect((await begin('free-tokens', inputOf({ budget: { tokens: 0 } }))).kind).toBe('refuse');
+    } finally {
+      isFree = false;
+    }
+    expect((await begin('paid', input)).kind).toBe('refuse');
   });
 
   it('goes on where one nano-USD is left, where only holds are in the way, and where the limit is soft', async () => {

@@ -14,7 +14,7 @@ import { beginTask, callDependencies, contextOf, PRICE } from './calls.ts';
 import { failureOf, fakeActivities, start } from './fake-activities.ts';
 import { createFakeModels, type FakeStep } from './fake-models.ts';
 import type { TestStores } from './stores.ts';
-import { SETTINGS, startWorkflowWorker } from './workflow-worker.ts';
+import { SETTINGS, startWorkflowWorker, type WorkflowWorker } from './workflow-worker.ts';
 
 export type RoutedRow = {
   /** What each candidate answers, request by request; the last step is repeated. */
@@ -35,10 +35,10 @@ export type RoutedEnd = {
   readonly failure?: unknown;
 };
 
-type Way = 'workflow' | 'direct';
+type Stage = ReturnType<typeof stageOf>;
 
 /** Providers of one call alone, so that no cooling and no breaker is another row's. */
-function stage(test: TestStores, row: RoutedRow, name: string) {
+function stageOf(test: TestStores, row: RoutedRow, name: string) {
   const candidates = row.script.map((_, place) => `${name}-${place}/model`);
   const placeOf = (model: string) => candidates.indexOf(model);
   const asked: number[] = [];
@@ -50,7 +50,7 @@ function stage(test: TestStores, row: RoutedRow, name: string) {
     asked.push(place);
     return step;
   });
-  const made = callDependencies(test, models);
+  const made = callDependencies(test, models, { shortHintMs: SHORT_HINT_MS });
   const breakers = new Map(candidates.map((model) => [model, breakerOf(model, row)]));
   const free = { ...PRICE, input: 0n, cachedInput: 0n, cacheWrite5m: 0n, cacheWrite1h: 0n, output: 0n };
   const dependencies: CallDependencies = {
@@ -76,40 +76,71 @@ function breakerOf(model: string, { breaker }: RoutedRow): Breaker {
   return createBreaker(`llm:${model}`, () => settings, options);
 }
 
-let rows = 0;
+/** Hints up to this long are short ones. */
+export const SHORT_HINT_MS = 300;
 
-/** Runs a row by one of the two ways. */
-export async function routeBy(way: Way, test: TestStores, row: RoutedRow): Promise<RoutedEnd> {
-  rows += 1;
-  const staged = stage(test, row, `${way}-${rows}`);
-  const end = way === 'workflow' ? await byWorkflow(test, row, staged) : await byDirectWay(test, row, staged);
-  return { asked: staged.asked, ...end };
-}
+export type BothWays = AsyncDisposable & {
+  /** Runs a row by one of the two ways. */
+  run(way: 'workflow' | 'direct', row: RoutedRow): Promise<RoutedEnd>;
+};
 
-async function byWorkflow(
-  test: TestStores,
-  row: RoutedRow,
-  { candidates, placeOf, calls }: ReturnType<typeof stage>,
-): Promise<Omit<RoutedEnd, 'asked'>> {
+/** One worker for all rows: each is found by its workflow's id. */
+export async function openBothWays(test: TestStores): Promise<BothWays> {
+  const staged = new Map<string, { readonly row: RoutedRow; readonly stage: Stage }>();
+  const of = (taskId: string) => {
+    const found = staged.get(taskId);
+    if (found === undefined) throw new Error(`no row runs as ${taskId}`);
+    return found;
+  };
   const { tasks, events } = test.stores;
-  const { callModel } = createModelActivities({ calls, tasks, events, log: test.log });
-  await using worker = await startWorkflowWorker(
+  const { callModel } = createModelActivities({
+    calls: {
+      visit: (request, context) => of(request.payer.taskId ?? '').stage.calls.visit(request, context),
+    },
+    ...{ tasks, events, log: test.log },
+  });
+  const worker = await startWorkflowWorker(
     fakeActivities({
       begin: async ({ taskId, runId }) => {
+        const { row, stage } = of(taskId);
         await beginTask(test, taskId, row.budget, runId);
-        return { kind: 'go', settings: { ...SETTINGS, candidates, heldWaitMs: 100 } };
+        const { candidates } = stage;
+        const settings = { ...SETTINGS, candidates, heldWaitMs: 100, shortHintMs: SHORT_HINT_MS };
+        return { kind: 'go', settings };
       },
       callModel,
     }),
   );
-  const { deadlineMs } = row;
-  const handle = await start(worker, {
+  return {
+    async run(way, row) {
+      const taskId = `${way}-${worker.taskQueue}-${staged.size}`;
+      const stage = stageOf(test, row, taskId);
+      staged.set(taskId, { row, stage });
+      const end =
+        way === 'workflow'
+          ? await byWorkflow(worker, row, { taskId, stage })
+          : await byDirectWay(test, row, { taskId, stage });
+      return { asked: stage.asked, ...end };
+    },
+    [Symbol.asyncDispose]: () => worker[Symbol.asyncDispose](),
+  };
+}
+
+type One = { readonly taskId: string; readonly stage: Stage };
+
+async function byWorkflow(
+  worker: WorkflowWorker,
+  { deadlineMs }: RoutedRow,
+  { taskId, stage }: One,
+): Promise<Omit<RoutedEnd, 'asked'>> {
+  const input = {
     ...{ tenantId: 'tenant', userId: 'user', query: 'one two three' },
     ...(deadlineMs === undefined ? {} : { deadline: new Date(Date.now() + deadlineMs).toISOString() }),
-  });
+  };
+  const handle = await start(worker, input, taskId);
   try {
     const result: TaskResult = await handle.result();
-    return { answeredBy: placeOf(result.model) };
+    return { answeredBy: stage.placeOf(result.model) };
   } catch {
     return { failure: (await failureOf(handle)).details?.[0] };
   }
@@ -118,10 +149,11 @@ async function byWorkflow(
 async function byDirectWay(
   test: TestStores,
   row: RoutedRow,
-  { candidates, placeOf, calls }: ReturnType<typeof stage>,
+  { taskId, stage: { candidates, calls, placeOf } }: One,
 ): Promise<Omit<RoutedEnd, 'asked'>> {
-  const taskId = `direct-${rows}`;
   await beginTask(test, taskId, row.budget);
+  const deadlineMs = row.deadlineMs === undefined ? Number.POSITIVE_INFINITY : Date.now() + row.deadlineMs;
+  const times = { heldWaitMs: 100, shortHintMs: SHORT_HINT_MS, maxDurationMs: 60_000, deadlineMs };
   const end = await routeCall(
     { calls, pause },
     {
@@ -133,10 +165,7 @@ async function byDirectWay(
       messages: [{ role: 'user', content: 'one two three' }],
       maxOutputTokens: 100,
       onExceeded: 'refuse',
-      route: {
-        ...{ candidates, cheaper: [], heldWaitMs: 100, shortHintMs: 5_000, maxDurationMs: 60_000 },
-        deadlineMs: row.deadlineMs === undefined ? Number.POSITIVE_INFINITY : Date.now() + row.deadlineMs,
-      },
+      route: { candidates, cheaper: [], ...times },
       maxWaitMs: 10_000,
     },
     contextOf(),

@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { LlmErrorFields } from '../../src/llm/error.ts';
-import { type RoutedEnd, type RoutedRow, routeBy } from '../support/both-ways.ts';
+import { type BothWays, openBothWays, type RoutedEnd, type RoutedRow } from '../support/both-ways.ts';
 import type { FakeStep } from '../support/fake-models.ts';
 import { hardLimit, openTestStores, type TestStores } from '../support/stores.ts';
 
@@ -67,7 +67,7 @@ const ROWS: readonly Row[] = [
   ],
   [
     'waits for the earliest of two that throttle',
-    { script: [[throttles(60_000)], [throttles(5_500), ANSWER]] },
+    { script: [[throttles(60_000)], [throttles(500), ANSWER]] },
     { asked: [0, 1, 1], answeredBy: 1 },
   ],
   retried('tries again after a timeout', fails({ kind: 'timeout', status: 408 })),
@@ -146,7 +146,7 @@ const ROWS: readonly Row[] = [
   [
     'waits for the free model where an empty budget has no room for the paid one',
     {
-      script: [[throttles(5_500), ANSWER], [ANSWER]],
+      script: [[throttles(500), ANSWER], [ANSWER]],
       free: [0],
       budget: [hardLimit('usd', 1n)],
     },
@@ -160,17 +160,22 @@ const ROWS: readonly Row[] = [
 ];
 
 let test: TestStores;
+let ways: BothWays;
 beforeAll(async () => {
   test = await openTestStores();
+  ways = await openBothWays(test);
 });
-afterAll(() => test[Symbol.asyncDispose]());
+afterAll(async () => {
+  await ways[Symbol.asyncDispose]();
+  await test[Symbol.asyncDispose]();
+});
 
 describe.concurrent('a call', () => {
   it.for(ROWS)(
     '%s, by the workflow and by the direct way',
     { timeout: 60_000 },
     async ([, row, end], context) => {
-      const ends = await Promise.all([routeBy('workflow', test, row), routeBy('direct', test, row)]);
+      const ends = await Promise.all([ways.run('workflow', row), ways.run('direct', row)]);
       context.expect(ends).toEqual([end, end]);
     },
   );
