@@ -3,6 +3,7 @@
 import { createLogger } from '../src/log.ts';
 import { createCalendars } from '../src/stores/calendars.ts';
 import { type AttemptRef, createGate, type Gate } from '../src/stores/gate.ts';
+import { createRates } from '../src/stores/rates.ts';
 import { createRedis, type Redis } from '../src/stores/redis.ts';
 import { ESTIMATE, type Job, limitsOf, type Order, payerOf, type Report, type Shape } from './load.ts';
 
@@ -51,9 +52,28 @@ function operationOf(job: Job): () => Promise<unknown> {
         await gate.release(attempt, 'settled', { nanoUsd: 900_000n, tokens: 1_200 });
       };
     }
+    case 'permit':
+      return permitOf(redis, job.buckets);
     default:
       return job satisfies never;
   }
+}
+
+/** Of one provider, as all calls to it would ask; what never binds is counted like what does. */
+function permitOf(of: Redis, buckets: 2 | 4): () => Promise<void> {
+  const limit = { rpm: 1e11, tpm: 1e12 };
+  const rules = { provider: () => limit, ...(buckets === 4 && { model: () => limit }) };
+  const rates = createRates(of, { leaseMs: 60_000, rules });
+  const who = { provider: `simulated-${buckets}`, model: 'simulated/small', tenantId: 'tenant' };
+  return async () => {
+    counter.next += 1;
+    const callKey = `task-${counter.next}:${index}-0123456789abcdef:answer:1`;
+    const answer = await rates.admit({
+      ...{ ...who, callKey, candidate: 0, attemptKey: `${callKey}#0.1.1.0`, priority: 'normal' },
+      tokens: { input: 500, output: 1_000 },
+    });
+    if (answer.kind !== 'admitted') throw new Error(`a permit was ${answer.kind}`);
+  };
 }
 
 /** One counter for each process, as the simplest limiter would have it. */

@@ -25,7 +25,9 @@ export type Job =
   | { readonly kind: 'incr' }
   | { readonly kind: 'hold'; readonly shape: Shape }
   /** A hold and its release, counted as one. */
-  | { readonly kind: 'holdAndRelease'; readonly shape: Shape };
+  | { readonly kind: 'holdAndRelease'; readonly shape: Shape }
+  /** A permit of a provider; 4: and of its model. Each is limited in requests and in tokens. */
+  | { readonly kind: 'permit'; readonly buckets: 2 | 4 };
 
 export type Order = { readonly job: Job; readonly ms: number; readonly inFlight: number };
 export type Report = { readonly done: number; readonly ms: number; readonly cpuMicros: number };
@@ -90,7 +92,7 @@ export async function startLoad(
   };
   return {
     async measure(jobs, rounds) {
-      for (const job of jobs) if (job.kind !== 'incr') await hydrate(bench, job.shape);
+      for (const job of jobs) if ('shape' in job) await hydrate(bench, job.shape);
       for (const job of jobs) await run(job, WARM_UP_MS);
       const figures = jobs.map(() => ({
         rates: [] as number[],

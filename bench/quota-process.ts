@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { listenToRates } from '../src/calls/learn.ts';
 import { LlmError } from '../src/llm/error.ts';
 import { createLanguageModels } from '../src/llm/models.ts';
+import type { Protocol } from '../src/llm/protocol.ts';
 import { createLogger } from '../src/log.ts';
 import { createLearntRates } from '../src/stores/learnt-rates.ts';
 import { NOT_SENT, type RateRequest } from '../src/stores/rate-rules.ts';
@@ -16,7 +17,13 @@ export type Order = { readonly kind: 'start'; readonly callsPerMinute: number } 
 const MODEL = 'simulated/quota';
 const MESSAGES = [{ role: 'user', content: 'Say yes.' }] as const;
 
-const [postgres = '', redis = '', name = '', providerUrl = '', rpm = ''] = process.argv.slice(2);
+const [postgres = '', redis = '', name = '', providerUrl = '', protocol = '', rpm = ''] =
+  process.argv.slice(2);
+const PROTOCOLS: Readonly<Record<string, { protocol: Protocol; path: string }>> = {
+  openai: { protocol: 'openai', path: '/v1' },
+  anthropic: { protocol: 'anthropic', path: '/v1' },
+  google: { protocol: 'google', path: '/v1beta' },
+};
 const bench = await joinBenchStores({ postgres, redis }, name);
 const log = createLogger({ level: 'warn', format: 'json', service: 'bench' });
 const limit = { rpm: Number(rpm) };
@@ -24,8 +31,12 @@ const rates = createRates(bench.redis, { leaseMs: 10_000, rules: { provider: () 
 const learntRates = createLearntRates(bench.redis, bench.postgres, {
   configuredOf: () => ({ model: {}, provider: limit }),
 });
+const spoken = PROTOCOLS[protocol];
+if (spoken === undefined) throw new Error(`--protocol is one of ${Object.keys(PROTOCOLS).join(', ')}`);
 const models = createLanguageModels({
-  providers: { simulated: { protocol: 'openai', baseUrl: `${providerUrl}/v1`, available: true } },
+  providers: {
+    simulated: { protocol: spoken.protocol, baseUrl: `${providerUrl}${spoken.path}`, available: true },
+  },
 });
 const stopping = new AbortController();
 let calls = 0;

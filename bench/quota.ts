@@ -1,6 +1,7 @@
 // Claim: four processes that are asked for half as much again as a provider allows use at least 95 % of its quota with less than 1 % of
 // the requests refused; when it cuts the quota to a tenth, at most 5 more are refused; when it raises it again, 90 % of it are used
-// within ten minutes. The provider enforces its limits itself and says them in its headers. `--recovery 10` measures the last part too.
+// within ten minutes. The provider enforces its limits itself and says them in its headers. `--recovery 10` measures the last part too;
+// with `--protocol google` it says nothing in headers, and only refusals teach.
 
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -21,6 +22,7 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '120' },
     cut: { type: 'string', default: '60' },
     recovery: { type: 'string', default: '0' },
+    protocol: { type: 'string', default: 'openai' },
   },
   allowPositionals: true,
 });
@@ -49,7 +51,7 @@ await withServers(async (servers) => {
   const children = Array.from({ length: PROCESSES }, () =>
     fork(new URL('./quota-process.ts', import.meta.url), [
       ...[servers.postgres, servers.redis, bench.name],
-      ...[provider.url, String(QUOTA)],
+      ...[provider.url, values.protocol, String(QUOTA)],
     ]),
   );
   const tell = (order: Order) => {
@@ -70,7 +72,8 @@ await withServers(async (servers) => {
   for (const child of children) child.disconnect();
   await Promise.all(children.map((child) => (child.exitCode === null ? once(child, 'exit') : undefined)));
   heading(`${PROCESSES} processes, ${OFFERED} calls a minute offered`);
-  say(`configured ${QUOTA} a minute; the provider enforces its own quota and says it in headers`);
+  const says = values.protocol === 'google' ? 'and says only when to come again' : 'and says it in headers';
+  say(`configured ${QUOTA} a minute; the provider enforces its own quota ${says}`);
   table(['phase', 'seconds', 'requests', 'answered 429', 'of the quota used'], rows);
 });
 

@@ -3,7 +3,7 @@
 import { heading, say } from '../dev/demo/terminal.ts';
 
 const BENCHES = [
-  ...['holds', 'hold-and-settle', 'hold-scaling', 'hydration', 'limits', 'quota'],
+  ...['holds', 'hold-and-settle', 'hold-scaling', 'hydration', 'limits', 'quota', 'rates', 'rate-accuracy'],
   ...['priority', 'fairness', 'pool-scaling', 'temporal-overhead'],
 ];
 

@@ -34,6 +34,7 @@ import type { ProcessKind } from './stores/processes.ts';
 import { checkRedis, createRedis, type Redis } from './stores/redis.ts';
 import { createStores, type Stores } from './stores/stores.ts';
 import type { TaskInput } from './task/input.ts';
+import { wakeParked } from './wake-parked.ts';
 
 export type Parts = Awaited<ReturnType<typeof openParts>>;
 
@@ -79,7 +80,9 @@ export async function openParts({ config, onReload, kind, log }: PartsOptions, c
   });
   const tasks = openTasks(config, temporal, { breaker: breakers.temporal, searchAttributes });
   onReload?.((change) => {
-    if (change.before.limits.budgets !== change.after.limits.budgets) spendBreaker.forget(undefined);
+    // What a default budget refused says nothing of another one.
+    spendBreaker.forget(undefined);
+    void wakeParked({ client: tasks, postgres, log }, change);
   });
   const housekeeping = housekeep(config, {
     connection,

@@ -5,7 +5,7 @@ import { type FSWatcher, watch } from 'node:fs';
 import { dirname } from 'node:path';
 import { describeFault } from './config/fault.ts';
 import { CONFIG_FILES, type LiveConfig } from './config/live-config.ts';
-import type { ConfigFault } from './config.ts';
+import { type ConfigFault, notEnforced } from './config.ts';
 import type { Logger, RootLogger } from './log.ts';
 import type { Metrics } from './metrics.ts';
 
@@ -34,7 +34,12 @@ export function hangUps(): ReloadOptions['signals'] {
 /** Reloads until disposed. A configuration that is at fault is logged, and everything stays as it was. */
 export function startReloading(options: ReloadOptions, times: ReloadTimes = TIMES): AsyncDisposable {
   const { live, log, signals } = options;
-  live.onReload(({ after }) => log.setLevel(after.log.level));
+  live.onReload(({ before, after }) => {
+    log.setLevel(after.log.level);
+    const known = notEnforced(before);
+    const ignored = notEnforced(after).filter((path) => !known.includes(path));
+    if (ignored.length > 0) log.warn('accepted but not enforced yet', { settings: ignored });
+  });
   const read = (cause: string) => {
     try {
       reload(options, cause);

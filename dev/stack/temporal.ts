@@ -72,6 +72,9 @@ function serverArguments(options: TemporalOptions, port: number, uiPort: number)
       'history.timerProcessorMaxPollRPS': 2000,
       'history.visibilityProcessorMaxPollRPS': 2000,
       'matching.enableFairness': true,
+      // Priority and fairness hold within a partition; of four, some run out of a tenant's tasks before others do.
+      'matching.numTaskqueueReadPartitions': 1,
+      'matching.numTaskqueueWritePartitions': 1,
     }),
     ...Object.entries(SEARCH_ATTRIBUTES).flatMap(([name, type]) => ['--search-attribute', `${name}=${type}`]),
   ];

@@ -5,7 +5,7 @@ import type { CallRequest } from '../calls/call.ts';
 import type { Calls } from '../calls/govern.ts';
 import type { Logger } from '../log.ts';
 import type { Events } from '../stores/events.ts';
-import type { Tasks } from '../stores/tasks.ts';
+import type { Tasks, TaskWait } from '../stores/tasks.ts';
 import type { ExceededPolicy } from '../task/budget.ts';
 import type { CallOutcome } from '../task/decision.ts';
 import type { EventDraft } from '../task/event.ts';
@@ -125,16 +125,32 @@ export function createModelActivities(dependencies: ModelActivityDependencies) {
         if (fallback !== undefined) await events.append({ taskId, runId, tenantId }, [fallback]);
         return;
       }
-      if (outcome.kind === 'wait' || outcome.kind === 'held' || outcome.kind === 'budget_wait') {
-        const until = new Date(Date.now() + outcome.ms).toISOString();
-        const waiting = { reason: outcome.limit, until, kind: reasonOf(outcome) };
+      const waiting = toWaiting(input, outcome);
+      if (waiting !== undefined)
         await tasks.note(taskId, runId, { status: 'waiting', phase: 'waiting', waiting });
-      }
       const event = toEvent(input, outcome);
       if (event !== undefined) await events.append({ taskId, runId, tenantId }, [event]);
     } catch (error) {
       log.warn('the state of a call could not be shown', { taskId, error });
     }
+  }
+}
+
+function toWaiting(input: CallModelInput, outcome: CallOutcome): TaskWait | undefined {
+  const until = (ms: number) => new Date(Date.now() + ms).toISOString();
+  switch (outcome.kind) {
+    case 'wait':
+    case 'held':
+    case 'budget_wait':
+      return { reason: outcome.limit, until: until(outcome.ms), kind: reasonOf(outcome) };
+    case 'unavailable': {
+      const { model, reason, retryAfterMs } = outcome;
+      // With another model left the call goes on there; with none it waits for this one.
+      if (retryAfterMs === undefined || (input.candidatesLeft ?? 0) > 0) return undefined;
+      return { reason: `${model} (${reason})`, until: until(retryAfterMs), kind: 'unavailable' };
+    }
+    default:
+      return undefined;
   }
 }
 

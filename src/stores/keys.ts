@@ -31,6 +31,7 @@ export type RateKeys = {
   readonly outerLeases: string;
   readonly innerLeases: string;
   readonly bookings: string;
+  readonly permit: (attemptKey: string) => string;
 };
 
 /** A provider's bucket and, inside it, the one of a model. */
@@ -42,6 +43,7 @@ export function rateKeys(prefix: string, provider: string, model = ''): RateKeys
     outerLeases: `${slot}:leases`,
     innerLeases: `${slot}:leases:${model}`,
     bookings: `${slot}:bookings`,
+    permit: (attemptKey) => `${slot}:permit:${attemptKey}`,
   };
 }
 
@@ -54,6 +56,7 @@ export function tenantRateKeys(prefix: string, tenantId: string, tier: string): 
     outerLeases: `${slot}:plan:leases`,
     innerLeases: `${slot}:tier:${tier}:leases`,
     bookings: `${slot}:bookings`,
+    permit: (attemptKey) => `${slot}:permit:${attemptKey}`,
   };
 }
 

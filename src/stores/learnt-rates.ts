@@ -54,7 +54,7 @@ export function createLearntRates(redis: Redis, sql: Sql, options: LearntRatesOp
   const clock = options.clock ?? (() => performance.now());
   const told = new Map<string, { readonly text: string; readonly atMs: number }>();
 
-  const save = async (): Promise<void> => {
+  const saveNow = async (): Promise<void> => {
     const rows = [...unsaved];
     if (rows.length === 0) return;
     await writeRows(
@@ -63,6 +63,12 @@ export function createLearntRates(redis: Redis, sql: Sql, options: LearntRatesOp
     );
     // What changed meanwhile is another row under the same name.
     for (const [name, row] of rows) if (unsaved.get(name) === row) unsaved.delete(name);
+  };
+  // One after the other: of two that run at once the older could come last.
+  let saving: Promise<void> = Promise.resolve();
+  const save = (): Promise<void> => {
+    saving = saving.catch(() => undefined /* told to whoever asked for that one */).then(saveNow);
+    return saving;
   };
   const learn = async (model: string, kind: 'heard' | 'throttled', said: Refusal): Promise<void> => {
     const rows = await runLearn(redis, options, { model, kind, said });
@@ -147,14 +153,15 @@ function toArguments({ scope, dimension, limit, remaining, emptyMs }: RateReadin
   return [scope === 'model' ? 1 : 2, number, limit ?? 0, remaining ?? -1, Math.ceil(emptyMs ?? 0)];
 }
 
-/** The newest state wins, whichever process comes last. */
+/** The newest state wins, whichever process comes last; of two in one millisecond the tighter. */
 async function writeRows(sql: Sql, rows: readonly Row[]): Promise<void> {
   await sql.query(
     `insert into learnt_rates (provider, model, dimension, value, ceiling, at_ms)
      select * from unnest($1::text[], $2::text[], $3::text[], $4::float8[], $5::float8[], $6::bigint[])
      on conflict (provider, model, dimension) do update
      set value = excluded.value, ceiling = excluded.ceiling, at_ms = excluded.at_ms, changed_at = now()
-     where learnt_rates.at_ms <= excluded.at_ms`,
+     where learnt_rates.at_ms < excluded.at_ms
+       or (learnt_rates.at_ms = excluded.at_ms and learnt_rates.value >= excluded.value)`,
     [
       rows.map((row) => row.provider),
       rows.map((row) => row.model),

@@ -53,7 +53,7 @@ export function createRateBuckets(
     const settings = settingsOf(slot, request, classes, isProbe);
     const lease = isProbe ? 0 : leaseMs;
     const args = [attemptKey, booking, lease, queuedAtMs, input, output, settings];
-    return toAnswer(await redis.run(functions['rate-admit'], keysOf(slot.keys), args));
+    return toAnswer(await redis.run(functions['rate-admit'], keysOf(slot.keys, attemptKey), args));
   };
   return {
     admit: (slot: Slot, request: SlotRequest) => ask(slot, request, false),
@@ -67,7 +67,7 @@ export function createRateBuckets(
       { attemptKey, booking }: Pick<SlotRequest, 'attemptKey' | 'booking'>,
     ): Promise<SlotAnswer> {
       const args = [attemptKey, booking, leaseMs, outer.maxParallel ?? 0, inner.maxParallel ?? 0];
-      return toAnswer(await redis.run(functions['rate-redeem'], keysOf(keys), args));
+      return toAnswer(await redis.run(functions['rate-redeem'], keysOf(keys, attemptKey), args));
     },
 
     /** `learns`: the output teaches what the model usually writes. Answers that, as far as it is known. */
@@ -81,7 +81,7 @@ export function createRateBuckets(
       );
       const flags = [used.isSent ? 0 : 1, used.learns ? 1 : 0];
       const args = [attemptKey, used.input, used.output, ...flags, limits.join(' ')];
-      const usual = await redis.run(functions['rate-give-back'], keysOf(keys), args);
+      const usual = await redis.run(functions['rate-give-back'], keysOf(keys, attemptKey), args);
       return typeof usual === 'number' && usual > 0 ? usual : undefined;
     },
 
@@ -91,7 +91,7 @@ export function createRateBuckets(
     },
 
     async renew(keys: RateKeys, attemptKey: string): Promise<void> {
-      await redis.run(functions['rate-renew'], keysOf(keys), [attemptKey, leaseMs]);
+      await redis.run(functions['rate-renew'], keysOf(keys, attemptKey), [attemptKey, leaseMs]);
     },
 
     /** Nobody is admitted to the bucket for so long; a shorter time never shortens a longer one. */
@@ -129,8 +129,10 @@ function settingsOf(
   ].join(' ');
 }
 
-function keysOf(keys: RateKeys): string[] {
-  return [keys.outer, keys.inner, keys.outerLeases, keys.innerLeases, keys.bookings];
+/** As rate-permits.lua lists them. */
+function keysOf(keys: RateKeys, attemptKey = ''): string[] {
+  const { outer, inner, outerLeases, innerLeases, bookings, permit } = keys;
+  return [outer, inner, outerLeases, innerLeases, bookings, permit(attemptKey)];
 }
 
 const LINES = [

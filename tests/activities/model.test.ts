@@ -38,7 +38,9 @@ const INPUT: CallModelInput = {
   endsAt: new Date(Date.now() + 60_000).toISOString(),
 };
 const MESSAGES: readonly Message[] = [{ role: 'user', content: 'why' }];
-const CONVERSATION = { messages: MESSAGES, temperature: 0.5, responseFormat: { type: 'json' } } as const;
+const CONVERSATION = {
+  ...{ messages: MESSAGES, temperature: 0.5, reasoningEffort: 'low', responseFormat: { type: 'json' } },
+} as const;
 const REFUSAL: BudgetExceededDetails = {
   type: 'BudgetExceeded',
   scope: 'user',
@@ -127,6 +129,13 @@ describe('the visit', () => {
     expect(context?.signal.aborted).toBe(false);
   });
 
+  it('gets what was asked for, how many models are left, and why it is not at the first', async () => {
+    const visit = vi.fn<Visit>(async () => COMPLETED);
+    const fallback = { model: 'openai/b', reason: 'auth', cause: 'away', since: 2 } as const;
+    await stage(visit).run({ visit: 2, tier: 'small', candidatesLeft: 3, fallback });
+    expect(visit.mock.calls[0]?.[0]).toMatchObject({ tier: 'small', candidatesLeft: 3, fallback });
+  });
+
   it.each(['cancel', 'drain', 'detach'] as const)('is told that a cancellation means %s', async (abort) => {
     const visit = vi.fn<Visit>(async () => COMPLETED);
     await stage(visit).run({ abort });
@@ -213,6 +222,49 @@ describe('what readers are told', () => {
         ],
       },
     ]);
+  });
+
+  it('is the move to another model, once', async () => {
+    const fallback = { model: 'openai/b', reason: 'auth', cause: 'away', since: 2 } as const;
+    const first = stage(async () => COMPLETED);
+    await first.run({ visit: 2, fallback });
+    expect(first.events.flatMap(({ drafts }) => drafts)).toEqual([
+      {
+        id: `${INPUT.callKey}#1.2:fallback`,
+        type: 'fallback',
+        stepId: 'answer',
+        callKey: INPUT.callKey,
+        message: 'openai/a instead of openai/b: auth',
+        data: { from: 'openai/b', to: 'openai/a', reason: 'auth' },
+      },
+    ]);
+    const later = stage(async () => COMPLETED);
+    await later.run({ visit: 3, fallback });
+    expect(later.events).toEqual([]);
+  });
+
+  it('is the last model that is away, and until when; nothing where another one is left', async () => {
+    const gone: CallOutcome = {
+      kind: 'unavailable',
+      reason: 'overloaded',
+      model: 'openai/a',
+      retryAfterMs: 900,
+    };
+    const last = stage(async () => gone);
+    await last.run();
+    expect(last.notes).toEqual([
+      {
+        status: 'waiting',
+        phase: 'waiting',
+        waiting: { reason: 'openai/a (overloaded)', until: expect.any(String), kind: 'unavailable' },
+      },
+    ]);
+    const left = stage(async () => gone);
+    await left.run({ candidatesLeft: 1 });
+    expect(left.notes).toEqual([]);
+    const dead = stage(async () => ({ kind: 'unavailable', reason: 'auth', model: 'openai/a' }));
+    await dead.run();
+    expect(dead.notes).toEqual([]);
   });
 
   it('is the limit of a budget that refused', async () => {

@@ -51,7 +51,7 @@ async function metric({ metricsUrl }: FleetWorker, series: string): Promise<numb
 }
 
 const becomes = (worker: FleetWorker, series: string, value: number) =>
-  eventually(async () => expect([series, await metric(worker, series)]).toEqual([series, value]));
+  eventually(async () => expect([series, await metric(worker, series)]).toEqual([series, value]), 60_000);
 
 async function costOf({ test }: Fleet, taskId: string) {
   const { rows } = await test.postgres.query<{ nano: bigint; hash: string }>(
@@ -62,13 +62,13 @@ async function costOf({ test }: Fleet, taskId: string) {
 }
 
 it('takes over prices, rates, default budgets, breakers and the log level while it runs', {
-  timeout: 120_000,
+  timeout: 600_000,
 }, async () => {
   const { folder, put, set } = configMap();
   await using fleet = await openFleet({ provider: { firstTokenMs: 10, chunkDelayMs: 5 } });
   const worker = await fleet.startWorker({ WEIR_CONFIG_DIR: folder });
-  const run = async (query = QUERY) => {
-    const { taskId } = await fleet.tasks.start({ userId: 'user', model: 'simulated/small', query });
+  const run = async (query = QUERY, budget = {}) => {
+    const { taskId } = await fleet.tasks.start({ userId: 'user', model: 'simulated/small', query, budget });
     return { taskId, end: fleet.tasks.result(taskId) };
   };
 
@@ -85,7 +85,7 @@ it('takes over prices, rates, default budgets, breakers and the log level while 
 
   // Rates: the second request of a minute waits, and waits no more once there is no limit.
   set({ rpm: '1' });
-  await becomes(worker, 'rate_limit{provider="simulated",dimension="rpm"}', 1);
+  await becomes(worker, 'config_reload_total{file="limits.yaml"}', 1);
   const paced = [await run(), await run()];
   await eventually(async () => {
     const rows = await Promise.all(paced.map(({ taskId }) => fleet.test.stores.tasks.get(taskId)));
@@ -95,12 +95,22 @@ it('takes over prices, rates, default budgets, breakers and the log level while 
   await becomes(worker, 'config_reload_total{file="limits.yaml"}', 2);
   expect(await (await run()).end).toMatchObject({ status: 'completed' });
 
-  // Budgets of scopes that have none of their own.
-  set({ user: '[{unit: tokens, amount: 0}]' });
+  // Budgets of scopes that have none of their own. A task that waits for the next month goes on once there is none.
+  set({ user: '[{unit: tokens, window: month, amount: 0}]' });
   await becomes(worker, 'config_reload_total{file="limits.yaml"}', 3);
   await expect((await run()).end).rejects.toThrow();
   const refused = await fleet.test.postgres.query('select scope from budget_refusals');
   expect(refused.rows).toEqual([{ scope: 'user' }]);
+  const parked = await run(QUERY, { onExceeded: 'wait' });
+  await eventually(async () => {
+    const row = await fleet.test.stores.tasks.get(parked.taskId);
+    expect([row?.status, row?.waiting]).toMatchObject([
+      'waiting',
+      { reason: expect.stringContaining('budget') },
+    ]);
+  });
+  set({});
+  expect(await parked.end).toMatchObject({ status: 'completed' });
 
   // Breakers: what was far from too many failures is too many now.
   set({ failures: '1' });

@@ -11,7 +11,7 @@ import {
 import { eventually } from '../support/eventually.ts';
 import { openFleet } from '../support/fleet.ts';
 
-const PATIENCE = { timeout: 120_000 };
+const PATIENCE = { timeout: 600_000 };
 
 it(
   'finishes its streams or hands them over to another worker, billed once and without an estimate',
@@ -28,7 +28,7 @@ it(
 
 it('says that it is not ready once it stops, and ends at once at the second signal', PATIENCE, async () => {
   await using fleet = await openFleet(STOP_FLEET);
-  await using stopping = await startWithProvider(fleet, { grace: '1h', chunkDelayMs: 2_000 });
+  await using stopping = await startWithProvider(fleet, { grace: '1h', chunkDelayMs: 10_000 });
   const { worker, provider } = stopping;
   await fleet.tasks.start({ userId: 'user', query: STOP_QUERY });
   await untilStreamed(provider, 1);

@@ -2,13 +2,15 @@ import { expect, it } from 'vitest';
 import type { RateBucketView, RateLimitsView } from '../../src/client/wire.ts';
 import { openTestGateway, type TestGateway } from './open-gateway.ts';
 
+// One a minute: what is left stays the same for as long as a test may take.
 const STORES = {
+  leaseMs: 600_000,
   models: () => ['openai/a', 'openai/b', 'other/c'],
   rates: {
     rules: {
-      provider: (provider: string) => (provider === 'openai' ? { rpm: 600, maxParallel: 3 } : {}),
+      provider: (provider: string) => (provider === 'openai' ? { rpm: 1, maxParallel: 3 } : {}),
       tierOf: () => 'small' as const,
-      tier: () => ({ rpm: 120 }),
+      tier: () => ({ rpm: 1 }),
       plan: (tenantId: string) => (tenantId === 'acme' ? { tpm: 5_000 } : {}),
     },
   },
@@ -33,7 +35,7 @@ it('shows what is configured, and what is left of it', async () => {
       bucket: 'provider',
       name: 'openai',
       limits: [
-        { dimension: 'rpm', configured: 600, effective: 600, remaining: 49 },
+        { dimension: 'rpm', configured: 1, effective: 1, remaining: 0 },
         { dimension: 'maxParallel', configured: 3, effective: 3, remaining: 2 },
       ],
     },
@@ -44,7 +46,7 @@ it('shows what is configured, and what is left of it', async () => {
     },
     ...(['small', 'medium', 'large'] as const).map((tier) => ({
       ...{ bucket: 'tier', name: tier, tenantId: 'acme' },
-      limits: [{ dimension: 'rpm', configured: 120, effective: 120, remaining: tier === 'small' ? 9 : 10 }],
+      limits: [{ dimension: 'rpm', configured: 1, effective: 1, remaining: tier === 'small' ? 0 : 1 }],
     })),
   ]);
 });
@@ -71,7 +73,7 @@ it('shows what providers taught, whose bucket is blocked, and until when', async
   expect(effective).toBeGreaterThanOrEqual(42);
   expect(effective).toBeLessThanOrEqual(60);
   expect(of('openai')?.blockedUntil).toBeUndefined();
-  expect(of('openai')?.limits[0]).toMatchObject({ configured: 600, effective: 600 });
+  expect(of('openai')?.limits[0]).toMatchObject({ configured: 1, effective: 1 });
   expect(of('other')?.limits).toEqual([
     { dimension: 'rpm', learnt: { limit: 30, stated: 30, at }, effective: 30, remaining: expect.any(Number) },
   ]);
@@ -85,7 +87,7 @@ it('shows that limits of providers are turned off', async () => {
   });
   const [openai] = await show(gateway);
   expect(openai?.limits).toEqual([
-    { dimension: 'rpm', configured: 600 },
+    { dimension: 'rpm', configured: 1 },
     { dimension: 'maxParallel', configured: 3 },
   ]);
 });

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { rateKeys } from '../../src/stores/keys.ts';
 import { createLearntRates, type PerMinute } from '../../src/stores/learnt-rates.ts';
 import { effectiveLimit, readLearnt } from '../../src/stores/learnt-rule.ts';
+import { createRates } from '../../src/stores/rates.ts';
 import type { RateDimension, RateReading } from '../../src/task/rate-reading.ts';
 import { eventually } from '../support/eventually.ts';
 import { connectAgain, openTestStores, type TestStores } from '../support/stores.ts';
@@ -169,6 +170,14 @@ describe('a refusal', () => {
     expect(await effective('model', 'tpm')).toBeCloseTo(700);
   });
 
+  it('cuts everything where what is used up binds nobody here', async () => {
+    const { learnt, model, effective } = learning({ model: { rpm: 600, tpm: 1_000 } });
+    const readings = [ofModel('rpm', { remaining: 9 }), ofModel('outputTpm', { limit: 100, remaining: 0 })];
+    await learnt.throttled(model, refusal({ hintMs: 100, readings }));
+    expect(await effective('model', 'rpm')).toBeCloseTo(420);
+    expect(await effective('model', 'tpm')).toBeCloseTo(700);
+  });
+
   it('is one with all the others of its burst, whichever process hears of them', async () => {
     const { make, model, effective, blockedMs } = learning({ model: { rpm: 600 } });
     await using other = await connectAgain(test);
@@ -225,6 +234,48 @@ describe('a refusal', () => {
     await learnt.throttled(model, refusal({ hintMs: 700 }));
     await learnt.heard(model, [ofModel('rpm', { limit: 60 })]);
     expect(unheard).toEqual([700]);
+  });
+});
+
+describe('places that were booked', () => {
+  async function bookSome() {
+    // One each half minute, so that no place is lost while the test looks.
+    const all = learning({ provider: { rpm: 2 } });
+    const rates = createRates(test.redis, { leaseMs: 600_000, rules: { provider: () => ({ rpm: 2 }) } });
+    const admit = (n: number, isBooked = false) =>
+      rates.admit({
+        ...{ provider: all.provider, model: all.model, tenantId: 'tenant', attemptKey: `attempt-${n}` },
+        ...{ callKey: `call-${n}`, candidate: 0, priority: 'critical', isBooked },
+        tokens: { input: 1, output: 1 },
+      });
+    const outcomes = [];
+    for (let n = 0; n < 9; n += 1) outcomes.push(await admit(n));
+    const booked = outcomes.filter((outcome) => outcome.kind === 'wait' && outcome.isBooked).length;
+    expect(booked).toBe(4);
+    const places = () => test.redis.command((client) => client.zcard(all.keys.bookings));
+    expect(await places()).toBe(booked);
+    return { ...all, admit, booked, places };
+  }
+
+  it('are given up when the pace falls, and whoever had one lines up for the new pace', async () => {
+    const { learnt, model, keys, field, places, admit } = await bookSome();
+    await learnt.heard(model, [{ scope: 'provider', dimension: 'rpm', limit: 1 }]);
+    expect(await places()).toBe(0);
+    const fields = await test.redis.command((client) => client.hkeys(keys.outer));
+    expect(fields.filter((name) => name.startsWith('b:'))).toEqual([]);
+    // The bucket is empty, and nobody is in debt for places that are gone.
+    const aheadMs =
+      Number(await field('provider', 'rpm')) / 1_000 - Number(await field('provider', 'limitAt:rpm'));
+    expect(aheadMs).toBe(60_000);
+    expect(await admit(4, true)).toMatchObject({ kind: 'wait', isBooked: true });
+    expect(await places()).toBe(1);
+  });
+
+  it('stay when it falls by little, and when it rises', async () => {
+    const { learnt, model, booked, places } = await bookSome();
+    await learnt.heard(model, [{ scope: 'provider', dimension: 'rpm', limit: 1.9 }]);
+    await learnt.heard(model, [{ scope: 'provider', dimension: 'rpm', limit: 600 }]);
+    expect(await places()).toBe(booked);
   });
 });
 

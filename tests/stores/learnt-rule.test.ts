@@ -118,10 +118,14 @@ describe('the script', () => {
 
   const preludes = loadScript('rate-limits', 'rate-learning').lua;
   const driver = `${preludes}
-local learnt, at = ARGV[1] ~= '' and ARGV[1], ARGV[1] ~= '' and ARGV[2]
-local configured, nowMs, stated = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-return { string.format('%.6f', limitOf(learnt, at, configured, nowMs)),
-  statedLimit(learnt, at, stated, configured, nowMs) or '', cutLimit(learnt, at, configured, nowMs) or '' }`;
+local answers = {}
+for n = 1, #ARGV, 5 do
+  local learnt, at = ARGV[n] ~= '' and ARGV[n], ARGV[n] ~= '' and ARGV[n + 1]
+  local configured, nowMs, stated = tonumber(ARGV[n + 2]), tonumber(ARGV[n + 3]), tonumber(ARGV[n + 4])
+  answers[#answers + 1] = { string.format('%.6f', limitOf(learnt, at, configured, nowMs)),
+    statedLimit(learnt, at, stated, configured, nowMs) or '', cutLimit(learnt, at, configured, nowMs) or '' }
+end
+return answers`;
 
   it('computes what the pure rule says, over everything that may stand there', async () => {
     const values = [undefined, 1, 60, 420.123, 9_000];
@@ -136,20 +140,28 @@ return { string.format('%.6f', limitOf(learnt, at, configured, nowMs)),
         ),
       ),
     );
-    for (const { value, ceiling, ageMs, configured, limit } of cases) {
-      const learnt =
-        value === undefined
-          ? undefined
-          : { value, ...(ceiling === undefined ? {} : { ceiling }), atMs: T0 - ageMs };
-      const [text, at] = learnt === undefined ? ['', ''] : [writeLearnt(learnt), String(learnt.atMs)];
-      const [effective, stated, cut] = (await test.redis.command((client) =>
-        client.eval(driver, 0, text, at, configured, T0, limit),
-      )) as string[];
-      const asked = { configured, nowMs: T0 };
+    const asked = cases.map(({ value, ceiling, ageMs, configured, limit }) => ({
+      learnt: value === undefined ? undefined : { value, ...(ceiling && { ceiling }), atMs: T0 - ageMs },
+      configured,
+      limit,
+    }));
+    const answers = (await test.redis.command((client) =>
+      client.eval(
+        driver,
+        0,
+        ...asked.flatMap(({ learnt, configured, limit }) => [
+          ...(learnt === undefined ? ['', ''] : [writeLearnt(learnt), learnt.atMs]),
+          ...[configured, T0, limit],
+        ]),
+      ),
+    )) as string[][];
+    for (const [index, { learnt, configured, limit }] of asked.entries()) {
+      const [effective, stated, cut] = answers[index] ?? [];
+      const at = { configured, nowMs: T0 };
       const wanted = {
         effective: effectiveLimit(learnt, configured, T0),
-        stated: statedLimit(learnt, limit, asked),
-        cut: cutLimit(learnt, asked),
+        stated: statedLimit(learnt, limit, at),
+        cut: cutLimit(learnt, at),
       };
       const about = JSON.stringify({ learnt, configured, limit });
       expect(Number(effective), about).toBeCloseTo(wanted.effective, 4);

@@ -24,7 +24,7 @@ export const STOP_FLEET = {
 
 /** 25 pieces. */
 export const STOP_QUERY = 'What does a weir measure? Answer in exactly 100 tokens.';
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 120_000;
 
 /** A worker whose requests all go to a provider of its own, so that its log tells whose they were. */
 export async function startWithProvider(
@@ -54,7 +54,7 @@ export async function untilStreamed(provider: SimulatedProvider, streams: number
  * streams them anew.
  */
 export async function stopDuringStreams(fleet: Fleet, streams: number): Promise<StopReport> {
-  await using first = await startWithProvider(fleet, { grace: '500ms', chunkDelayMs: 4_000 });
+  await using first = await startWithProvider(fleet, { grace: '500ms', chunkDelayMs: 10_000 });
   const taskIds = Array.from({ length: streams }, (_, n) => `stopped-${n}`);
   await Promise.all(
     taskIds.map((taskId, n) => fleet.tasks.start({ userId: `user-${n % 5}`, query: STOP_QUERY }, taskId)),

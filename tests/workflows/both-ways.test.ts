@@ -49,6 +49,11 @@ const ROWS: readonly Row[] = [
     { script: [[throttles(50), ANSWER], [ANSWER]] },
     { asked: [0, 0], answeredBy: 0 },
   ],
+  [
+    'asks a provider that throttles once for each hint',
+    { script: [[throttles(200), throttles(200), throttles(200), ANSWER]] },
+    { asked: [0, 0, 0, 0], answeredBy: 0 },
+  ],
   ['moves on at a long hint', { script: [[throttles(60_000)], [ANSWER]] }, { asked: [0, 1], answeredBy: 1 }],
   [
     'moves on at the long hint of an overloaded provider',

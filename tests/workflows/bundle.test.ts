@@ -93,7 +93,8 @@ describe("the workflows' bundle", () => {
         'src/workflows/index.ts',
         'src/workflows/run-task.ts',
         'src/task/input.ts',
-        'src/task/verdict.ts',
+        'src/task/journey.ts',
+        'src/task/next-move.ts',
       ]),
     );
     expect(code).toContain('runTask');
@@ -137,6 +138,7 @@ describe('the check of the bundle', () => {
     expect(forbidden((await bundle(path)).modules, relative(ROOT, path))).toEqual([
       'src/calls/pause.ts',
       'src/llm/error-body.ts',
+      'src/llm/header-time.ts',
       'src/llm/hints.ts',
       'src/stores/keys.ts',
     ]);

@@ -11,7 +11,7 @@ if what == 'ask' then
   end
   -- A prober that died makes room when its lease is over.
   redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', nowMs)
-  
+  if redis.call('ZCARD', KEYS[3]) >= maxRequests then return answer('wait') end
   redis.call('ZADD', KEYS[3], nowMs + leaseMs, token)
   keep(KEYS[1])
   keep(KEYS[3])

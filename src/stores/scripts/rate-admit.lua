@@ -10,18 +10,17 @@ local call = redis.call
 local attemptKey, booking, spec = ARGV[1], ARGV[2], specOf(ARGV[7])
 local isProbe, rank = ARGV[3] == '0', spec[1]
 local nowUs, nowMs = clock()
-local outer = call('HMGET', KEYS[1], 'p:' .. attemptKey, 'b:' .. booking, 'swept', 'higher', 'blocked',
+local outer = call('HMGET', KEYS[1], 'b:' .. booking, 'swept', 'higher', 'blocked',
   'rpm', 'limit:rpm', 'limitAt:rpm', 'tpm', 'limit:tpm', 'limitAt:tpm')
 local inner = call('HMGET', KEYS[2], 'blocked', 'rpm', 'limit:rpm', 'limitAt:rpm', 'tpm', 'limit:tpm', 'limitAt:tpm')
-if outer[1] then return grant(KEYS, attemptKey, nowMs + ARGV[3], spec[20]) end
-local lost = nowMs - (outer[3] or 0) >= 1000 and sweep(KEYS, nowMs, booking) or 0
+local lost = nowMs - (outer[2] or 0) >= 1000 and sweep(KEYS, nowMs, booking) or 0
 
-local outerBlockedMs, innerBlockedMs = (outer[5] or 0) - nowMs, (inner[1] or 0) - nowMs
+local outerBlockedMs, innerBlockedMs = (outer[4] or 0) - nowMs, (inner[1] or 0) - nowMs
 local waitUs, line = 0, 0
 if outerBlockedMs > 0 then waitUs, line = outerBlockedMs * 1000, 9 end
 if innerBlockedMs * 1000 > waitUs then waitUs, line = innerBlockedMs * 1000, 10 end
-if outer[2] then
-  local answer = redeem(KEYS, outer[2], attemptKey, booking, ARGV[3], spec[15], spec[20], waitUs / 1000, line, nowUs)
+if outer[1] then
+  local answer = redeem(KEYS, outer[1], attemptKey, booking, ARGV[3], spec[15], spec[20], waitUs / 1000, line, nowUs)
   if answer and lost > 0 then return answer == 0 and { 0, 0, 0, lost } or { answer[1], answer[2], 1, lost } end
   if answer then return answer end
   lost = lost + 1
@@ -29,14 +28,14 @@ end
 
 -- The last part of the burst is for ranks 1 and 2: always before rank 4, before rank 3 while one of them was seen lately.
 local usable = 1
-if rank == 4 or (rank == 3 and outer[4] and nowMs - outer[4] < spec[10]) then usable = 1 - spec[9] end
+if rank == 4 or (rank == 3 and outer[3] and nowMs - outer[3] < spec[10]) then usable = 1 - spec[9] end
 local input, output = ARGV[5] + 0, ARGV[6] + 0
 local tokens, rpmUs, tpmUs = input + output, spec[2], spec[3]
-local rpm, rpmCost, us, shortestUs = lineUp(outer[6], outer[7], outer[8], spec[11], 1, rpmUs, usable, nowUs, outerBlockedMs, true)
+local rpm, rpmCost, us, shortestUs = lineUp(outer[5], outer[6], outer[7], spec[11], 1, rpmUs, usable, nowUs, outerBlockedMs, true)
 local tightUs, size = 0, 0
 if us > waitUs then waitUs, line, tightUs = us, 1, rpmCost end
 local tpm, tpmCost, innerRpm, innerRpmCost, innerTpm, innerTpmCost
-tpm, tpmCost, us, size = lineUp(outer[9], outer[10], outer[11], spec[12], tokens, tpmUs, usable, nowUs, outerBlockedMs)
+tpm, tpmCost, us, size = lineUp(outer[8], outer[9], outer[10], spec[12], tokens, tpmUs, usable, nowUs, outerBlockedMs)
 if us > waitUs then waitUs, line, tightUs = us, 2, tpmCost end
 if size < shortestUs then shortestUs = size end
 innerRpm, innerRpmCost, us, size = lineUp(inner[2], inner[3], inner[4], spec[16], 1, rpmUs, usable, nowUs, innerBlockedMs, true)
@@ -65,7 +64,14 @@ if spec[13] + spec[14] + spec[18] + spec[19] > 0 then
   end
 end
 
-local isBooked = false
+-- The permit that an earlier call of this very attempt was given stands, whatever is in the way of others.
+local isBooked, full = false, nil
+if waitUs <= 0 and not isProbe then full = fullLine(KEYS, spec[15], spec[20], nowMs) end
+if (waitUs > 0 or full) and not isProbe and call('EXISTS', KEYS[6]) == 1 then
+  grant(KEYS, attemptKey, '', ARGV[3], nowMs, spec[15], spec[20])
+  return 0
+end
+if full then return { 500, full, 0, lost } end
 if waitUs > 0 then
   local waitMs = math.ceil(waitUs / 1000)
   if waitMs <= spec[5] then return { waitMs, line, 0, lost } end
@@ -92,10 +98,8 @@ if waitUs > 0 then
 elseif isProbe then
   return { 0, 0, 0, lost }
 else
-  local full = fullLine(KEYS, spec[15], spec[20], nowMs)
-  if full then return { 500, full, 0, lost } end
-  call('HSET', KEYS[1], 'p:' .. attemptKey, ARGV[5] .. ' ' .. ARGV[6], 'rpm', rpm or 0, 'tpm', tpm or 0)
-  grant(KEYS, attemptKey, nowMs + ARGV[3], spec[20])
+  if not grant(KEYS, attemptKey, ARGV[5] .. ' ' .. ARGV[6], ARGV[3], nowMs, spec[15], spec[20]) then return 0 end
+  call('HSET', KEYS[1], 'rpm', rpm or 0, 'tpm', tpm or 0)
 end
 if innerRpm or innerTpm then call('HSET', KEYS[2], 'rpm', innerRpm or 0, 'tpm', innerTpm or 0) end
 for _, one in ipairs(apart or {}) do call('HSET', one[2], one[3], one[4] or 0) end

@@ -6,11 +6,10 @@
 -- Returns the model's running 95th percentile of output tokens, 0 while it is not known, -1 when there was no such permit
 local call = redis.call
 local FIRST_OUTPUTS = 20
-local record = call('HGET', KEYS[1], 'p:' .. ARGV[1])
-if not record then return -1 end
-call('HDEL', KEYS[1], 'p:' .. ARGV[1])
 call('ZREM', KEYS[3], ARGV[1])
 call('ZREM', KEYS[4], ARGV[1])
+local record = call('GETDEL', KEYS[6])
+if not record then return -1 end
 local input, output = string.match(record, '^(%d+) (%d+)')
 local moreInput, moreOutput = ARGV[2] - input, ARGV[3] - output
 local more = { ARGV[4] == '1' and -1 or 0, moreInput + moreOutput, moreInput, moreOutput }

@@ -59,7 +59,8 @@ for at = 15, #ARGV, 5 do
   end
   if remaining >= 0 then
     redis.call('HSET', KEYS[bucket], 'heard:' .. DIMENSIONS[dimension], string.format('%.0f %.0f', remaining, nowMs))
-    if remaining == 0 then empty[bucket][dimension] = true end
+    -- Input and output apart bind only where they are configured: a cut of what does not bind would change nothing.
+    if remaining == 0 and (dimension <= 2 or configuredOf(bucket, dimension) > 0) then empty[bucket][dimension] = true end
   end
   if emptyMs > 0 and ARGV[1] == 'heard' then block(bucket, emptyMs) end
 end
@@ -105,7 +106,11 @@ if isTighter then
   redis.call('DEL', KEYS[3])
   for bucket = 1, 2 do
     for dimension, name in ipairs(DIMENSIONS) do
-      local emptyUs = (tonumber(time[1]) * 1000000 + tonumber(time[2])) + tonumber(dimension == 1 and ARGV[5] or ARGV[6])
+      local learnt, learntAt = learntOf(bucket, dimension)
+      local limit = limitOf(learnt, learntAt, configuredOf(bucket, dimension), nowMs)
+      local sizeUs = tonumber(dimension == 1 and ARGV[5] or ARGV[6])
+      if limit > 0 then sizeUs = math.max(sizeUs, 60000000 / limit) end
+      local emptyUs = nowMs * 1000 + sizeUs
       local tat = tonumber(redis.call('HGET', KEYS[bucket], name) or '0')
       if tat > emptyUs then redis.call('HSET', KEYS[bucket], name, string.format('%.0f', emptyUs)) end
     end

@@ -1,11 +1,12 @@
 -- Shared by the functions of rate control, after rate-limits.lua: the clock, the lines of a bucket, what permits and bookings look like,
 -- and how they end. While Redis reads a library there is neither `redis.call` nor `math`: they are found when a function runs.
 -- Every function gets the same keys:
---   1 outer bucket, 2 inner bucket, 3 leases of permits in the outer one, 4 leases in the inner one, 5 bookings
+--   1 outer bucket, 2 inner bucket, 3 leases of permits in the outer one, 4 leases in the inner one, 5 bookings, 6 permit of the attempt
 --   bucket    hash: rpm, tpm, inputTpm, outputTpm = theoretical arrival times in microseconds; blocked (ms); limit:<dimension> and
---             limitAt:<dimension> (rate-limits.lua). The outer one also: p:<attemptKey> = '<input> <output>' of a permit,
---             b:<booking> = a booking, swept (ms), higher (ms, when a rank of 1 or 2 was last admitted), aged (us)
---   leases    zset attemptKey -> ms; of the inner bucket only where that bounds parallel requests
+--             limitAt:<dimension> (rate-limits.lua). The outer one also: b:<booking> = a booking, swept (ms), higher (ms, when a rank of 1
+--             or 2 was last admitted), aged (us)
+--   permit    '<input> <output>' that were booked; gone when its lease is over
+--   leases    zset attemptKey -> ms, of a bucket that bounds parallel requests
 --   bookings  zset booking -> ms until which it is valid
 --   a booking is '<slot us> <until ms> <input> <output> <tightest line>', then for each line that it is in
 --             ' <line>:<arrival time after it>:<its cost in us>'; lines are numbered 1-4 in the outer bucket, 5-8 in the inner one
@@ -48,10 +49,13 @@ local function lineUp(tat, learnt, learntAtMs, configured, cost, burstUs, usable
   return math.floor(from + costUs), costUs, waitUs, fullUs
 end
 
-local function grant(keys, attemptKey, untilMs, innerParallel)
-  redis.call('ZADD', keys[3], untilMs, attemptKey)
-  if innerParallel > 0 then redis.call('ZADD', keys[4], untilMs, attemptKey) end
-  return 0
+-- Makes a permit, or keeps the one that is there. Answers whether it is new.
+local function grant(keys, attemptKey, record, leaseMs, nowMs, outerParallel, innerParallel)
+  local isNew = redis.call('SET', keys[6], record, 'NX', 'PX', leaseMs)
+  if not isNew then redis.call('PEXPIRE', keys[6], leaseMs) end
+  if outerParallel > 0 then redis.call('ZADD', keys[3], nowMs + leaseMs, attemptKey) end
+  if innerParallel > 0 then redis.call('ZADD', keys[4], nowMs + leaseMs, attemptKey) end
+  return isNew
 end
 
 -- Whether as many requests run as may. Those whose lease is over do not count, also where no sweep has seen them.
@@ -71,13 +75,10 @@ local function forget(keys, booking)
   redis.call('ZREM', keys[5], booking)
 end
 
--- Permits whose process died, and bookings that nobody came for in time. `own` is looked at by whoever asks. Answers how many were lost.
+-- Leases of processes that died, and bookings that nobody came for in time. `own` is looked at by whoever asks. Answers how many were lost.
 local function sweep(keys, nowMs, own)
   redis.call('HSET', keys[1], 'swept', nowMs)
-  for _, dead in ipairs(redis.call('ZRANGEBYSCORE', keys[3], '-inf', nowMs, 'LIMIT', 0, 500)) do
-    redis.call('ZREM', keys[3], dead)
-    redis.call('HDEL', keys[1], 'p:' .. dead)
-  end
+  redis.call('ZREMRANGEBYSCORE', keys[3], '-inf', nowMs)
   redis.call('ZREMRANGEBYSCORE', keys[4], '-inf', nowMs)
   local lost = 0
   for _, late in ipairs(redis.call('ZRANGEBYSCORE', keys[5], '-inf', '(' .. nowMs, 'LIMIT', 0, 500)) do
@@ -103,6 +104,6 @@ local function redeem(keys, record, attemptKey, booking, leaseMs, outerParallel,
   local full = fullLine(keys, outerParallel, innerParallel, nowMs)
   if full then return { 500, full, 1, 0 } end
   forget(keys, booking)
-  redis.call('HSET', keys[1], 'p:' .. attemptKey, input .. ' ' .. output)
-  return grant(keys, attemptKey, nowMs + leaseMs, innerParallel)
+  grant(keys, attemptKey, input .. ' ' .. output, leaseMs, nowMs, outerParallel, innerParallel)
+  return 0
 end

@@ -3,6 +3,7 @@
 -- ARGV: attemptKey, leaseMs
 local call = redis.call
 local _, nowMs = clock()
+call('PEXPIRE', KEYS[6], ARGV[2])
 for number = 3, 4 do
   local untilMs = call('ZSCORE', KEYS[number], ARGV[1])
   if untilMs and untilMs + 0 > nowMs then call('ZADD', KEYS[number], nowMs + ARGV[2], ARGV[1]) end
