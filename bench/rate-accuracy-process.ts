@@ -6,26 +6,15 @@ import type { RateRequest, RateRules } from '../src/stores/rate-rules.ts';
 import { createRates } from '../src/stores/rates.ts';
 import type { Redis } from '../src/stores/redis.ts';
 import { joinBenchStores } from './harness.ts';
-
-export const LIMIT = { rpm: 600, tpm: 60_000 } as const;
-export const TOKENS = 100;
-
-/** Which of a call's limits is the tight one. Every scenario has a provider, a model and a tenant of its own. */
-export const SCENARIOS = ['provider rpm', 'provider tpm', 'tier rpm', 'tier tpm'] as const;
-export type Scenario = (typeof SCENARIOS)[number];
-
-export type Order = { readonly lanes: number; readonly untilMs: number };
-/** Times are milliseconds since 1970, on the one clock of the machine. */
-export type Permit = {
-  readonly scenario: Scenario;
-  readonly grantedMs: number;
-  /** When the bucket had it: at once, or at the place that was booked. */
-  readonly slotMs: number;
-};
-export type Report = {
-  readonly permits: readonly Permit[];
-  readonly calls: Readonly<Record<Scenario, { admit: number; redeem: number }>>;
-};
+import {
+  LIMIT,
+  type Order,
+  type Permit,
+  type Report,
+  SCENARIOS,
+  type Scenario,
+  TOKENS,
+} from './rate-scenarios.ts';
 
 const WIDE = { rpm: 100_000, tpm: 10_000_000 };
 
@@ -45,23 +34,43 @@ async function obey({ lanes, untilMs }: Order): Promise<void> {
   >;
   await Promise.all(
     SCENARIOS.flatMap((scenario) => {
-      const rates = ratesOf(scenario, calls[scenario]);
-      return Array.from({ length: lanes }, (_, lane) => run({ scenario, rates, lane, untilMs, permits }));
+      return Array.from({ length: lanes[scenario] }, (_, lane) => {
+        const clock = { ms: 0 };
+        const rates = ratesOf(scenario, calls[scenario], clock);
+        return run({ scenario, rates, clock, lane, untilMs, permits });
+      });
     }),
   );
   process.send?.({ permits, calls } satisfies Report);
 }
 
-/** The rates of a scenario, on a connection that counts what is asked of the provider's slot. */
-function ratesOf(scenario: Scenario, counts: { admit: number; redeem: number }) {
+/** What the server's clock said when the last question of a lane was answered. */
+type Clock = { ms: number };
+
+/** The rates of a scenario, on a connection that counts what is asked of the provider's slot, and reads the server's clock with it. */
+function ratesOf(scenario: Scenario, counts: { admit: number; redeem: number }, clock: Clock) {
   const redis: Redis = {
     ...bench.redis,
-    run: (script, keys, args) => {
-      if (keys[0]?.includes('{p:') && 'name' in script) {
+    run: async (script, keys, args) => {
+      if (!('name' in script)) return bench.redis.run(script, keys, args);
+      if (keys[0]?.includes('{p:')) {
         if (script.name.endsWith('rate_admit')) counts.admit += 1;
         if (script.name.endsWith('rate_redeem')) counts.redeem += 1;
       }
-      return bench.redis.run(script, keys, args);
+      const [time, answer] = await bench.redis
+        .command((client) =>
+          client
+            .multi()
+            .time()
+            .fcall(script.name, keys.length, ...keys, ...args)
+            .exec(),
+        )
+        .then((answers) => answers ?? []);
+      // The library is not there yet: nothing ran.
+      if (answer?.[0] instanceof Error) return bench.redis.run(script, keys, args);
+      const [seconds = 0, micros = 0] = (time?.[1] ?? []) as number[];
+      clock.ms = Number(seconds) * 1_000 + Number(micros) / 1_000;
+      return answer?.[1];
     },
   };
   const [bucket = '', dimension = ''] = scenario.split(' ');
@@ -78,35 +87,35 @@ function ratesOf(scenario: Scenario, counts: { admit: number; redeem: number }) 
 type Lane = {
   readonly scenario: Scenario;
   readonly rates: ReturnType<typeof ratesOf>;
+  readonly clock: Clock;
   readonly lane: number;
   readonly untilMs: number;
   readonly permits: Permit[];
 };
 
-async function run({ scenario, rates, lane, untilMs, permits }: Lane): Promise<void> {
+async function run({ scenario, rates, clock, lane, untilMs, permits }: Lane): Promise<void> {
   const id = scenario.replace(' ', '-');
   for (let call = 1; ; call += 1) {
     const callKey = `${process.pid}-${lane}-${call}:run:answer:1`;
-    let [isBooked, slotMs] = [false, 0];
+    let [isBooked, askedMs, slotMs] = [false, 0, 0];
     for (let visit = 1; ; visit += 1) {
       const request: RateRequest = {
         ...{ provider: id, model: `${id}/one`, tenantId: id, callKey, candidate: 0 },
         ...{ attemptKey: `${callKey}#0.${visit}.1.0`, priority: 'normal', isBooked },
         tokens: { input: TOKENS, output: 0 },
       };
-      const askedMs = performance.timeOrigin + performance.now();
       const answer = await rates.admit(request);
-      const answeredMs = performance.timeOrigin + performance.now();
+      const { ms } = clock;
       if (answer.kind === 'admitted') {
         permits.push({
           scenario,
-          grantedMs: answeredMs,
-          slotMs: isBooked ? slotMs : (askedMs + answeredMs) / 2,
+          grantedMs: ms,
+          ...(isBooked ? { askedMs, slotMs } : { askedMs: ms, slotMs: ms }),
         });
         break;
       }
-      if (answeredMs + answer.ms > untilMs) return;
-      if (answer.isBooked && !isBooked) slotMs = (askedMs + answeredMs) / 2 + answer.ms;
+      if (ms + answer.ms > untilMs) return;
+      if (answer.isBooked && !isBooked) [askedMs, slotMs] = [ms, ms + answer.ms];
       ({ isBooked } = answer);
       await sleep(answer.ms);
     }

@@ -15,11 +15,11 @@ import {
   SCENARIOS,
   type Scenario,
   TOKENS,
-} from './rate-accuracy-process.ts';
+} from './rate-scenarios.ts';
 
 const PROCESSES = 4;
-/** Of each process and scenario. */
-const LANES = 20;
+/** Of each process. Nothing is booked with a tenant: there all who wait come at once, and few are enough. */
+const LANES = { 'provider rpm': 20, 'provider tpm': 20, 'tier rpm': 4, 'tier tpm': 4 };
 
 const { values } = parseArgs({
   options: { seconds: { type: 'string', default: '60' } },
@@ -81,13 +81,11 @@ function figuresOf(scenario: Scenario, reports: readonly Report[]) {
   const isDone = (permit: Permit) => permit.slotMs <= first + RUN_MS;
   const all = (kind: 'admit' | 'redeem') =>
     reports.reduce((sum, report) => sum + report.calls[scenario][kind], 0);
-  // The burst is gone at once; from then on the n-th permit has a time of its own.
-  const off = slots.slice(burst + 1).map((slot, index) => Math.abs(slot - (first + (index + 1) * everyMs)));
   return {
     scenario,
     admitted,
     theory: Math.floor(burst + RUN_MS / everyMs),
-    offMs: spreadOf(off),
+    offMs: spreadOf(offOf(permits, scenario)),
     lateMs: spreadOf(permits.filter(isDone).map(({ grantedMs, slotMs }) => grantedMs - slotMs)),
     most: mostIn(
       permits.map((permit) => permit.grantedMs),
@@ -104,6 +102,18 @@ function shapeOf(scenario: Scenario): { readonly burst: number; readonly everyMs
   return scenario.endsWith('rpm')
     ? { burst: (LIMIT.rpm * 5) / 60, everyMs: 60_000 / LIMIT.rpm }
     : { burst: LIMIT.tpm / TOKENS, everyMs: (60_000 * TOKENS) / LIMIT.tpm };
+}
+
+/** How far each place is from where a bucket without rounding would have put it, given when it was asked. */
+function offOf(permits: readonly Permit[], scenario: Scenario): readonly number[] {
+  const { burst, everyMs } = shapeOf(scenario);
+  let emptyMs = 0;
+  return permits
+    .toSorted((left, right) => left.askedMs - right.askedMs || left.slotMs - right.slotMs)
+    .map(({ askedMs, slotMs }) => {
+      emptyMs = Math.max(emptyMs, askedMs) + everyMs;
+      return Math.abs(slotMs - Math.max(askedMs, emptyMs - burst * everyMs));
+    });
 }
 
 function mostIn(times: readonly number[], windowMs: number): number {

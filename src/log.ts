@@ -5,7 +5,7 @@ import type { Logger as TemporalLogger } from '@temporalio/worker';
 import winston from 'winston';
 import { toPrintable } from './log/printable.ts';
 
-export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
+type LogLevel = 'error' | 'warn' | 'info' | 'debug';
 export type LogFields = Readonly<Record<string, unknown>>;
 
 export type Logger = {

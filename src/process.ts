@@ -16,7 +16,7 @@ import { rpcMeasuring } from './client/rpc-metrics.ts';
 import { ensureSearchAttributes } from './client/search-attributes.ts';
 import { createTaskClient } from './client/task-client.ts';
 import { CONFIG_FILES, type LiveConfig, liveFields } from './config/live-config.ts';
-import { createRateRules } from './config/rate-rules.ts';
+import { createRateRules, toRateClasses } from './config/rate-rules.ts';
 import { type Config, planOfTenant } from './config.ts';
 import { type Housekeeping, type HousekeepingOptions, startHousekeeping } from './housekeeping.ts';
 import { createTurns } from './llm/candidates.ts';
@@ -230,7 +230,11 @@ function openStores(
       onMoved: (tenantId, to) => log.warn('budgets of a tenant are held elsewhere now', { tenantId, to }),
     },
     calendar: { zone: config.budget.zone, weekStart: config.budget.weekStart },
-    rates: { rules: createRateRules(config), onBookingsLost: metrics.bookingsLost },
+    rates: {
+      rules: createRateRules(config),
+      classes: toRateClasses(config),
+      onBookingsLost: metrics.bookingsLost,
+    },
     models: () =>
       Object.keys(config.models).filter((model) => config.providers[providerOf(model)]?.available),
     events: { ringCapacity: config.event.ringCapacity, onPublished: metrics.published },

@@ -80,7 +80,8 @@ it('writes every metric it declares while tasks run through the system', { timeo
 });
 
 const PRICELESS =
-  'models: {simulated/priceless: {tier: small, contextWindow: 1000, maxOutputTokens: 100, capabilities: []}}';
+  'models: {simulated/priceless: {tier: small, contextWindow: 1000, maxOutputTokens: 100, capabilities: []}}\n' +
+  'tiers: {large: [simulated/priceless, simulated/large]}';
 
 /** Every kind of end, and the faults that the rarer metrics tell of. */
 async function drive(parts: Parts, test: TestStores): Promise<void> {
@@ -92,6 +93,8 @@ async function drive(parts: Parts, test: TestStores): Promise<void> {
   await run({ query: QUERY });
   await run({ query: QUERY, budget: { usd: '0.000001' } });
   await run({ query: QUERY, model: 'simulated/priceless' });
+  // Its first candidate is that one.
+  await run({ query: QUERY, model: undefined, tier: 'large' });
   // Passed at once, and soft: the call is slowed down.
   const soft = { unit: 'usd', window: 'day', amount: 1n, hard: false, warnAt: 0.8 } as const;
   await parts.stores.limits.set('default', { kind: 'user', id: 'slowed' }, [soft], { by: 'test' });

@@ -32,6 +32,8 @@ export type CallModelInput = {
   /** Why the call is not at its first model. */
   readonly fallback?: Fallback;
   readonly visit: number;
+  /** No visit of the call was made before it. */
+  readonly isFirst?: boolean;
   readonly maxOutputTokens: number;
   readonly heldWaits: number;
   /** The call has waited long enough for other calls' holds: what they leave no room for counts as exceeded. */
@@ -188,6 +190,7 @@ async function toRequest(
     tier: input.tier,
     candidatesLeft: input.candidatesLeft,
     fallback: input.fallback,
+    isFirst: input.isFirst,
     number: { candidate, visit, attempt },
     messages,
     maxOutputTokens: input.maxOutputTokens,

@@ -98,7 +98,15 @@ async function begin(dependencies: TaskActivityDependencies, given: BeginInput):
     { id: `${runId}:step:answer`, type: 'step_started', stepId: 'answer' },
   ];
   const isNew = await dependencies.tasks.begin(
-    { taskId, runId, input, strategy: settings.strategy, model: settings.model, limits: plan.limits },
+    {
+      taskId,
+      runId,
+      input,
+      strategy: settings.strategy,
+      model: settings.model,
+      limits: plan.limits,
+      degradation: settings.degradation,
+    },
     events,
   );
   if (isNew) dependencies.meter.started({ strategy: settings.strategy, priority: input.priority });

@@ -44,6 +44,8 @@ export type CallRequest = {
   readonly tier?: Tier | undefined;
   /** Other models that can answer the call, now or in time: one that is throttled for long is not waited for then. Left out: none. */
   readonly candidatesLeft?: number | undefined;
+  /** No visit of the call was made before this one. */
+  readonly isFirst?: boolean | undefined;
   /** Why the call is not at its first model. Left out: it is. */
   readonly fallback?: Fallback | undefined;
   /** Back-pressure that the call has waited for already, in milliseconds: it is served once. */

@@ -6,16 +6,16 @@ import type { Fallback } from '../task/journey.ts';
 import { type CallDependencies, type CallRequest, providerOf } from './call.ts';
 
 type Metered = Pick<CallDependencies, 'meter' | 'catalog'>;
-type Routed = Pick<CallRequest, 'model' | 'number' | 'tier' | 'fallback'>;
+type Routed = Pick<CallRequest, 'model' | 'number' | 'tier' | 'fallback' | 'isFirst'>;
 
 /** Of a model that stands in no tier. */
 const NO_TIER = 'none';
 
 /** A visit begins. An activity that is tried again is the same visit. */
-export function noteVisit({ meter }: Metered, { model, number, fallback, ...asked }: Routed): void {
+export function noteVisit({ meter }: Metered, { model, number, fallback, isFirst, ...asked }: Routed): void {
   const tier = asked.tier ?? NO_TIER;
   if (number.attempt > 1) return;
-  if (number.visit === 1) meter.requested({ tier, provider: providerOf(model) });
+  if (isFirst === true) meter.requested({ tier, provider: providerOf(model) });
   if (fallback?.since === number.visit)
     meter.fellBack({ tier, provider: providerOf(fallback.model), reason: reasonOf(fallback) });
 }

@@ -28,6 +28,7 @@ export type RoutedCall = Omit<
   | 'remainingMs'
   | 'candidatesLeft'
   | 'fallback'
+  | 'isFirst'
 > & {
   readonly route: CallRoute;
   /** Longest time, in all, that is waited for limits and for models that are away. Milliseconds. */

@@ -17,6 +17,7 @@ import type {
   DecisionInput,
   ErasedView,
   LimitInput,
+  QueuesView,
   RaisedView,
   RaiseInput,
   RateLimitsView,
@@ -205,6 +206,9 @@ export function createGatewayClient(options: GatewayClientOptions) {
 
     /** Circuit breakers, and how degraded tasks run. */
     breakers: (): Promise<BreakersView> => api.json('GET', 'breakers'),
+
+    /** What waits in each queue: for a slot, and for a quota. 503 while nobody has counted. */
+    queues: (): Promise<QueuesView> => api.json('GET', 'queues'),
 
     /** Sums of the ledger by group. */
     usage: (query: UsageQuery = {}): Promise<UsageReport> =>

@@ -4,7 +4,7 @@
 import type { ApprovalStatus } from '../task/approval.ts';
 import type { BreakerKind, BreakerSettings, BreakerState } from '../task/breaker.ts';
 import type { Pressure } from '../task/decision.ts';
-import type { DegradationLevel } from '../task/degradation.ts';
+import type { Degradation, DegradationLevel } from '../task/degradation.ts';
 import type { TaskEvent } from '../task/event.ts';
 import type { BudgetExceededDetails, Fault } from '../task/failure.ts';
 import type { Priority } from '../task/input.ts';
@@ -53,6 +53,8 @@ export type TaskView = {
   readonly endedAt?: string;
   readonly usage: UsageTotals;
   readonly costUsd: string;
+  /** What was down when it began, and what it was given instead of what it asked for; absent: nothing was. */
+  readonly degradation?: Degradation;
   readonly result?: { readonly text: string; readonly steps: readonly TaskStepView[] };
   readonly error?: { readonly type: string; readonly message: string; readonly details?: unknown };
   readonly waiting?: { readonly reason: string; readonly until?: string };

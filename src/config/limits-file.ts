@@ -18,7 +18,16 @@ import type { LayeredFile } from './yaml-file.ts';
 const BUDGET_SCOPES = ['tenant', 'user', 'session', 'task', 'perRequest'] as const;
 
 /** Per minute, and at a time; an absent dimension has no limit. */
-export type RateLimit = { readonly rpm?: number; readonly tpm?: number; readonly maxParallel?: number };
+export type RateLimit = {
+  readonly rpm?: number;
+  readonly tpm?: number;
+  /** Input and output apart, where a provider counts so. */
+  readonly inputTpm?: number;
+  readonly outputTpm?: number;
+  readonly maxParallel?: number;
+};
+
+const DIMENSIONS = ['rpm', 'tpm', 'inputTpm', 'outputTpm', 'maxParallel'] as const;
 
 export type PlanLimit = RateLimit & { readonly fairnessWeight: number };
 
@@ -106,7 +115,10 @@ const fileShape = lazily(() => {
         : undefined;
     },
   );
-  const rate = { rpm: dimension.optional(), tpm: dimension.optional(), maxParallel: dimension.optional() };
+  const rate = {
+    ...{ rpm: dimension.optional(), tpm: dimension.optional(), maxParallel: dimension.optional() },
+    ...{ inputTpm: dimension.optional(), outputTpm: dimension.optional() },
+  };
   const row = z.strictObject(rate);
   const weight = parsed('a number from 0.001 to 1000', (value) =>
     typeof value === 'number' && value >= 0.001 && value <= 1_000 ? value : undefined,
@@ -231,28 +243,15 @@ function presentRows(
 }
 
 function toRateLimit(row: GivenRate): RateLimit {
-  const limited = (['rpm', 'tpm', 'maxParallel'] as const).filter(
-    (dimension) => typeof row[dimension] === 'number',
-  );
+  const limited = DIMENSIONS.filter((dimension) => typeof row[dimension] === 'number');
   return Object.fromEntries(limited.map((dimension) => [dimension, row[dimension]]));
 }
 
 export type NotEnforcedSources = { readonly limits: Limits };
 
 /**
- * The rows that are accepted and not enforced yet, as paths (`rates.tiers.small`, `budgets.perRequest[0]`), for one warning at
- * start. Rows that limit nothing are not named.
+ * The rows that are accepted and not enforced yet, as paths (`budgets.perRequest[0]`), for one warning at start.
  */
 export function notEnforced({ limits }: NotEnforcedSources): string[] {
-  const { rates, budgets } = limits;
-  const limiting = (rows: Readonly<Record<string, GivenRate>>, kind: string) =>
-    Object.entries(rows)
-      .filter(([, row]) => Object.keys(toRateLimit(row)).length > 0)
-      .map(([name]) => `rates.${kind}.${name}`);
-  return [
-    ...limiting(rates.models, 'models'),
-    ...limiting(presentRows(rates.tiers), 'tiers'),
-    ...limiting(rates.plans, 'plans'),
-    ...budgets.perRequest.map((_, index) => `budgets.perRequest[${index}]`),
-  ];
+  return limits.budgets.perRequest.map((_, index) => `budgets.perRequest[${index}]`);
 }

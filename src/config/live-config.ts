@@ -15,7 +15,7 @@ import { isMap } from './records.ts';
 
 export const CONFIG_FILES = ['default.yaml', 'models.yaml', 'limits.yaml'] as const;
 
-export type ConfigFile = (typeof CONFIG_FILES)[number];
+type ConfigFile = (typeof CONFIG_FILES)[number];
 
 /** The sections that change while a process runs, and the file that each stands in. Of `log` only the level does. */
 const RELOADED = {
@@ -30,7 +30,7 @@ const RELOADED = {
 
 export type ConfigChange = { readonly before: Config; readonly after: Config };
 
-export type ReloadOutcome =
+type ReloadOutcome =
   /** Settings as dotted keys. `ignored` have changed in the files and need a new start; each is named once. */
   | {
       readonly kind: 'read';

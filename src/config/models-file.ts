@@ -9,7 +9,17 @@ import { type ConfigFault, toFaults } from './fault.ts';
 import { priceShape, toPriceEntry } from './price-rows.ts';
 import { isMap, toRecord, withoutUndefined } from './records.ts';
 import { isUrl } from './setting.ts';
-import { lazily, MODEL_ID, matching, PROVIDER_NAME, parsed, wholeNumber, word } from './shapes.ts';
+import {
+  hasRepeated,
+  lazily,
+  MODEL_ID,
+  matching,
+  PROVIDER_NAME,
+  parsed,
+  wholeNumber,
+  word,
+} from './shapes.ts';
+import { candidateFaults, type PathFault, type TierRoute, tierShape } from './tiers.ts';
 import type { LayeredFile } from './yaml-file.ts';
 
 const PROTOCOLS = ['openai', 'anthropic', 'google', 'openai-compatible'] as const;
@@ -36,15 +46,6 @@ export type Model = {
   readonly capabilities: readonly (typeof CAPABILITIES)[number][];
   /** By `validFromMs`, ascending. Empty: the price is not known. */
   readonly prices: readonly PriceEntry[];
-};
-
-/** How the candidates of a tier are ordered for a call: as listed, the cheapest for that very call first, or each first in turn. */
-export const TIER_STRATEGIES = ['priority', 'least_cost', 'round_robin'] as const;
-
-export type TierRoute = {
-  readonly strategy: (typeof TIER_STRATEGIES)[number];
-  /** Model ids as listed. */
-  readonly candidates: readonly string[];
 };
 
 export type ModelsFile = {
@@ -86,7 +87,6 @@ export function readModelsFile(
 }
 
 type GivenModel = z.infer<ReturnType<typeof modelShape>>;
-type PathFault = Omit<ConfigFault, 'key' | 'source'> & { readonly path: readonly string[] };
 
 const VARIABLE_EXPECTED = "the name of an environment variable (A-Z 0-9 _) that is not one of Weir's own";
 
@@ -101,24 +101,6 @@ const fileShape = lazily(() => {
     tiers: z.strictObject({ small: tier, medium: tier, large: tier }),
   });
 });
-
-/** A plain list is one that is tried as listed. */
-function tierShape() {
-  const candidates = z.array(matching('a model as provider/model', MODEL_ID)).min(1, 'at least one model');
-  const route = z.strictObject({ strategy: word(TIER_STRATEGIES).optional(), candidates });
-  return z.unknown().transform((given, context): TierRoute => {
-    if (!Array.isArray(given) && !isMap(given)) {
-      context.addIssue({ code: 'custom', message: 'a list of models, or {strategy, candidates}' });
-      return z.NEVER;
-    }
-    const result = Array.isArray(given) ? route.safeParse({ candidates: given }) : route.safeParse(given);
-    if (result.success)
-      return { strategy: result.data.strategy ?? 'priority', candidates: result.data.candidates };
-    for (const issue of result.error.issues)
-      context.addIssue({ ...issue, path: Array.isArray(given) ? issue.path.slice(1) : issue.path });
-    return z.NEVER;
-  });
-}
 
 function providerShape(): z.ZodType<ProviderEntry> {
   // Somebody who writes the key itself here must not find it in the log.
@@ -227,24 +209,6 @@ function modelFaults(
       });
     return faults;
   });
-}
-
-function candidateFaults(tiers: ModelsFile['tiers'], models: Readonly<Record<string, Model>>): PathFault[] {
-  return TIERS.flatMap((tier) => {
-    const path = ['tiers', tier];
-    const { candidates } = tiers[tier];
-    const unknown = candidates.filter((id) => models[id] === undefined);
-    const faults = unknown.map(
-      (id): PathFault => ({ path, expected: 'models that stand under models', got: `"${id}"` }),
-    );
-    return hasRepeated(candidates)
-      ? [...faults, { path, expected: 'each model once', got: 'a repetition' }]
-      : faults;
-  });
-}
-
-function hasRepeated(values: readonly unknown[]): boolean {
-  return new Set(values).size < values.length;
 }
 
 function isHttpUrl(value: unknown): value is string {

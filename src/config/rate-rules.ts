@@ -18,3 +18,17 @@ export function createRateRules(config: Pick<Config, 'limits' | 'models' | 'rate
 }
 
 const NOTHING: RateLimit = {};
+
+/** How priorities share what binds them, as configured. */
+export function toRateClasses({ rate, call }: Pick<Config, 'rate' | 'call'>) {
+  const { criticalMs, highMs, normalMs, lowMs } = rate.horizon;
+  return {
+    horizonMs: { critical: criticalMs, high: highMs, normal: normalMs, low: lowMs },
+    reservedShare: rate.reservedShare,
+    agedShare: rate.agedShare,
+    rpmBurstMs: rate.rpmBurstMs,
+    tpmBurstMs: rate.tpmBurstMs,
+    // Short waits are spent inside the activity.
+    leastBookedMs: call.inlineWaitMs,
+  };
+}

@@ -114,7 +114,14 @@ export const schema = {
     // Rows of this month and the one before are still adjusted.
     ledger: duration('WEIR_RETENTION_LEDGER', '62d', '3650d'),
   },
-  rate: { enabled: flag('PROVIDER_RATE_CONTROL_ENABLED') },
+  rate: {
+    enabled: flag('PROVIDER_RATE_CONTROL_ENABLED'),
+    horizon: horizons('WEIR_RATE_HORIZON'),
+    rpmBurst: duration('WEIR_RATE_RPM_BURST', '1ms', '10m'),
+    tpmBurst: duration('WEIR_RATE_TPM_BURST', '1ms', '10m'),
+    reservedShare: share('WEIR_RATE_RESERVED_SHARE'),
+    agedShare: share('WEIR_RATE_AGED_SHARE'),
+  },
   event: {
     ringCapacity: whole('STREAMING_RING_CAPACITY', 1, 100_000),
     deltaInterval: duration('WEIR_EVENT_DELTA_INTERVAL', '0ms', '10s'),
@@ -150,6 +157,14 @@ function name(env: string) {
 function slots(env: string) {
   const slot = (priority: string) => whole(`${env}_${priority}`, 1, 10_000);
   return { critical: slot('CRITICAL'), high: slot('HIGH'), normal: slot('NORMAL'), low: slot('LOW') };
+}
+
+function horizons(env: string) {
+  const horizon = (priority: string) => duration(`${env}_${priority}`, '0ms', '1h');
+  return {
+    ...{ critical: horizon('CRITICAL'), high: horizon('HIGH') },
+    ...{ normal: horizon('NORMAL'), low: horizon('LOW') },
+  };
 }
 
 function breaker(dependency: string) {

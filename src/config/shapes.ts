@@ -63,3 +63,8 @@ export const PROVIDER_NAME = /^[A-Za-z0-9._-]{1,40}$/;
 
 /** `provider/model`; a model's name may have slashes itself, but no brace, which would move Redis' hash tag. */
 export const MODEL_ID = /^[A-Za-z0-9._-]{1,40}\/[A-Za-z0-9._:@+/-]{1,150}$/;
+
+/** Whether a list holds a value twice. */
+export function hasRepeated(values: readonly unknown[]): boolean {
+  return new Set(values).size < values.length;
+}

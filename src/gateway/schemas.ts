@@ -2,7 +2,9 @@
 
 import { z } from 'zod';
 import type { EventPage, Problem, TaskAccepted, TaskPage, TaskView } from '../client/wire.ts';
+import { DEGRADATION_LEVELS, type Degradation } from '../task/degradation.ts';
 import { EVENT_TYPES, type TaskEvent } from '../task/event.ts';
+import { STRATEGIES, TIERS } from '../task/input.ts';
 import { ID_PATTERN } from '../task/input-fields.ts';
 import { TASK_STATUSES } from '../task/status.ts';
 import type { UsageTotals } from '../task/usage.ts';
@@ -45,6 +47,16 @@ export const taskAccepted: z.ZodType<TaskAccepted> = z
   })
   .meta({ id: 'TaskAccepted' });
 
+const degradation: z.ZodType<Degradation> = z
+  .object({
+    level: z.enum(DEGRADATION_LEVELS),
+    down: z.array(z.string()).describe('Dependencies that did not serve when the task began'),
+    tier: z.object({ asked: z.enum(TIERS), given: z.enum(TIERS) }).exactOptional(),
+    strategy: z.object({ asked: z.enum(STRATEGIES), given: z.enum(STRATEGIES) }).exactOptional(),
+  })
+  .describe('What the task was given instead of what it asked for')
+  .meta({ id: 'Degradation' });
+
 export const task: z.ZodType<TaskView> = z
   .object({
     taskId: z.string(),
@@ -62,6 +74,7 @@ export const task: z.ZodType<TaskView> = z
     endedAt: z.string().exactOptional(),
     usage,
     costUsd: z.string(),
+    degradation: degradation.exactOptional(),
     result: z
       .object({
         text: z.string(),

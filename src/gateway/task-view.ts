@@ -48,6 +48,7 @@ export function toTaskView(row: TaskRow): TaskView {
     ...(row.endedAt === undefined ? {} : { endedAt: row.endedAt.toISOString() }),
     usage: row.usage,
     costUsd: formatUsd(row.nanoUsd),
+    ...(row.degradation === undefined ? {} : { degradation: row.degradation }),
     ...(hasResult ? { result: { text: row.resultText ?? '', steps: row.steps } } : {}),
     ...(row.error === undefined ? {} : { error: row.error }),
     ...(row.waiting === undefined || isEnded(row.status) ? {} : { waiting: toWaitView(row.waiting) }),

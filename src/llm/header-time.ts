@@ -37,7 +37,7 @@ export function toHttpDateMs(text: string | undefined): number | undefined {
 }
 
 /** RFC 3339 (`2026-10-21T07:28:00Z`), as ms since 1970. */
-export function toTimeMs(text: string | undefined): number | undefined {
+function toTimeMs(text: string | undefined): number | undefined {
   if (text === undefined || !/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/.test(text))
     return undefined;
   return validMs(text);

@@ -40,7 +40,7 @@ export function createFleetBreakers(redis: Redis) {
   const channel = `${redis.prefix}:breakers`;
   const run = async (
     script: keyof typeof scripts,
-    { name, settings }: FleetBreaker,
+    { name, settings }: AskedBreaker,
     args: readonly (string | number)[],
   ): Promise<FleetState & { readonly verdict: string }> => {
     const { intervalMs, timeoutMs, failureThreshold, successThreshold, maxRequests } = settings;
@@ -53,12 +53,12 @@ export function createFleetBreakers(redis: Redis) {
   };
   return {
     /** Counts ended calls, `failures` of them failed. */
-    note: (breaker: FleetBreaker, { calls, failures }: { calls: number; failures: number }) =>
+    note: (breaker: AskedBreaker, { calls, failures }: { calls: number; failures: number }) =>
       run('note', breaker, [calls, failures, MIN_FAILURE_SHARE]),
 
     /** Asks for one of the fleet's tries. It is lost when it is not kept within the lease. */
     async askProbe(
-      breaker: FleetBreaker,
+      breaker: AskedBreaker,
       { token, leaseMs }: { token: string; leaseMs: number },
     ): Promise<FleetState & { readonly verdict: 'closed' | 'wait' | 'probe' }> {
       const answer = await run('probe', breaker, [token, 'ask', leaseMs]);
@@ -66,15 +66,15 @@ export function createFleetBreakers(redis: Redis) {
     },
 
     /** Keeps a try for another lease. False when it is lost. */
-    keepProbe: async (breaker: FleetBreaker, { token, leaseMs }: { token: string; leaseMs: number }) =>
+    keepProbe: async (breaker: AskedBreaker, { token, leaseMs }: { token: string; leaseMs: number }) =>
       (await run('probe', breaker, [token, 'keep', leaseMs])).verdict === 'kept',
 
     /** Ends a try. One that was lost teaches nothing. */
-    endProbe: (breaker: FleetBreaker, { token, outcome }: { token: string; outcome: PassOutcome }) =>
+    endProbe: (breaker: AskedBreaker, { token, outcome }: { token: string; outcome: PassOutcome }) =>
       run('probe', breaker, [token, outcome, 0]),
 
     /** States and counts by name. Reads alone. */
-    read: (breakers: readonly FleetBreaker[]) => read(redis, breakers),
+    read: (breakers: readonly AskedBreaker[]) => read(redis, breakers),
 
     isAway: isRedisOutage,
 
@@ -83,7 +83,7 @@ export function createFleetBreakers(redis: Redis) {
   };
 }
 
-export type FleetBreaker = { readonly name: string; readonly settings: BreakerSettings };
+export type AskedBreaker = { readonly name: string; readonly settings: BreakerSettings };
 
 function keysOf(prefix: string, name: string): [string, string, string] {
   const [, provider = ''] = /^llm:([^/]+)\//.exec(name) ?? [];
@@ -93,7 +93,7 @@ function keysOf(prefix: string, name: string): [string, string, string] {
 
 async function read(
   redis: Redis,
-  breakers: readonly FleetBreaker[],
+  breakers: readonly AskedBreaker[],
 ): Promise<ReadonlyMap<string, FleetView>> {
   if (breakers.length === 0) return new Map();
   const nowMs = await redis.nowMs();

@@ -9,8 +9,6 @@ import { effectiveLimit, readLearnt } from './learnt-rule.ts';
 import { DEFAULT_RATE_CLASSES, type RateClasses, type RateLimit, type RateRules } from './rate-rules.ts';
 import type { Redis } from './redis.ts';
 
-export type RateReports = ReturnType<typeof createRateReports>;
-
 const MINUTE_MS = 60_000;
 
 type Place = Pick<RateBucketReport, 'bucket' | 'name' | 'tenantId'> & {

@@ -2,6 +2,7 @@
 // visibility store.
 
 import type { Limit, Scope } from '../task/budget.ts';
+import type { Degradation } from '../task/degradation.ts';
 import type { EventDraft } from '../task/event.ts';
 import type { FailureDetails } from '../task/failure.ts';
 import type { TaskInput } from '../task/input.ts';
@@ -45,6 +46,7 @@ export type TaskRow = {
     | { readonly type: string; readonly message: string; readonly details: FailureDetails | undefined }
     | undefined;
   readonly waiting: TaskWait | undefined;
+  readonly degradation: Degradation | undefined;
   readonly usage: UsageTotals;
   readonly nanoUsd: bigint;
 };
@@ -57,6 +59,8 @@ export type NewTask = {
   readonly input: TaskInput;
   readonly strategy: string;
   readonly model: string | undefined;
+  /** What was down when it began, and what it was given for it. */
+  readonly degradation?: Degradation | undefined;
   /** Limits the task brought with it, or the defaults times its priority's multiplier. */
   readonly limits: readonly Limit[];
 };
@@ -253,12 +257,13 @@ function begin(
 function insertRow(sql: Sql, task: NewTask, status: 'queued' | 'running', condition: string) {
   const { input } = task;
   return sql.query(
-    `insert into tasks (task_id, run_id, tenant_id, user_id, session_id, status, phase, strategy, priority, tier, model, input, started_at)
-     values ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10, $11, case when $6 = 'running' then now() end)
+    `insert into tasks (task_id, run_id, tenant_id, user_id, session_id, status, phase, strategy, priority, tier, model, input, degradation,
+       started_at)
+     values ($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10, $11, $12, case when $6 = 'running' then now() end)
      on conflict (task_id) do update set run_id = excluded.run_id, tenant_id = excluded.tenant_id, user_id = excluded.user_id,
        session_id = excluded.session_id, status = excluded.status, phase = excluded.phase, strategy = excluded.strategy,
        priority = excluded.priority, tier = excluded.tier, model = excluded.model, input = excluded.input, waiting = null,
-       steps = '[]', result_text = null, error = null, started_at = excluded.started_at, ended_at = null,
+       degradation = excluded.degradation, steps = '[]', result_text = null, error = null, started_at = excluded.started_at, ended_at = null,
        created_at = case when tasks.ended_at is null then tasks.created_at else now() end
      ${condition}`,
     [
@@ -273,6 +278,7 @@ function insertRow(sql: Sql, task: NewTask, status: 'queued' | 'running', condit
       input.tier ?? null,
       task.model ?? null,
       JSON.stringify(input),
+      task.degradation === undefined ? null : JSON.stringify(task.degradation),
     ],
   );
 }
@@ -324,6 +330,7 @@ type SelectedRow = {
   steps: TaskStep[];
   error: TaskRow['error'] | null;
   waiting: TaskRow['waiting'] | null;
+  degradation: Degradation | null;
   input_tokens: bigint;
   cached_tokens: bigint;
   write_tokens: bigint;
@@ -378,6 +385,7 @@ function toTaskRow(row: SelectedRow): TaskRow {
     resultText: row.result_text ?? undefined,
     steps: row.steps,
     error: row.error ?? undefined,
+    degradation: row.degradation ?? undefined,
     waiting: row.waiting ?? undefined,
     usage: {
       inputTokens: Number(row.input_tokens),

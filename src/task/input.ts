@@ -15,7 +15,7 @@ import { isTooDeep, MAX_JSON_DEPTH } from './json.ts';
 import type { Message, ResponseFormat } from './message.ts';
 import { utf8Bytes } from './text.ts';
 
-const STRATEGIES = [
+export const STRATEGIES = [
   'auto',
   'simple',
   'dag',

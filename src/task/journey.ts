@@ -2,7 +2,8 @@
 // answer. Pure, with time and chance given: the workflow and the direct way keep one each and drive it alike.
 
 import type { CallOutcome } from './decision.ts';
-import type { BudgetExceededDetails, FailureDetails, ModelSetback } from './failure.ts';
+import type { BudgetExceededDetails, FailureDetails } from './failure.ts';
+import { type Fallen, noneLeft, withSetbacks } from './fallen.ts';
 import { type CallStanding, endOf, nextMove, type Setback } from './next-move.ts';
 
 const NEVER = Number.POSITIVE_INFINITY;
@@ -32,8 +33,9 @@ export type Fallback = {
 export type Visit = {
   readonly model: string;
   readonly candidate: number;
-  /** From 1. */
+  /** From 1; the first one made may have a higher number. */
   readonly visit: number;
+  readonly isFirst: boolean;
   readonly heldWaits: number;
   readonly heldWaitOver: boolean;
   readonly backpressureMs: number;
@@ -59,8 +61,6 @@ export type Step =
   | { readonly kind: 'ask'; readonly failure: BudgetExceededDetails }
   | { readonly kind: 'fail'; readonly failure: FailureDetails };
 
-type Fallen = Omit<Setback, 'backInMs'> & { readonly backAtMs: number };
-
 export type Journey = {
   readonly route: CallRoute;
   readonly models: readonly string[];
@@ -71,6 +71,8 @@ export type Journey = {
   degradedFrom: number | undefined;
   fallback: Fallback | undefined;
   visits: number;
+  /** A visit was made: what was told before the first one counts as a visit too. */
+  isUnderWay: boolean;
   waits: number;
   heldWaits: number;
   heldWaitLeftMs: number;
@@ -93,6 +95,7 @@ export function startJourney(route: CallRoute, nowMs: number): Journey {
     degradedFrom: undefined,
     fallback: undefined,
     visits: 0,
+    isUnderWay: false,
     waits: 0,
     heldWaits: 0,
     heldWaitLeftMs: route.heldWaitMs,
@@ -117,6 +120,8 @@ export function isDegraded({ degradedFrom, index }: Journey): boolean {
 /** Counts a visit and says what it is made with. */
 export function nextVisit(journey: Journey, nowMs: number): Visit {
   journey.visits += 1;
+  const isFirst = !journey.isUnderWay;
+  journey.isUnderWay = true;
   const { fallback, heldWaits, heldWaitOver, backpressureMs, index, fallen } = journey;
   const standing = standingOf(journey, nowMs);
   const others = reachable(journey).filter((other) => other !== index);
@@ -124,6 +129,7 @@ export function nextVisit(journey: Journey, nowMs: number): Visit {
     model: modelOf(journey),
     candidate: index,
     visit: journey.visits,
+    isFirst,
     heldWaits,
     heldWaitOver,
     backpressureMs,
@@ -292,44 +298,4 @@ function sleep(
 function leastWaitMs(waits: number, random: () => number): number {
   if (waits < 3) return 0;
   return Math.min(1_000 * 2 ** (waits - 3), 15_000) * (0.75 + random() / 2);
-}
-
-/** Every model with its reason. Where all that stands in the way is that providers throttle, it is a limit and no outage. */
-function noneLeft(journey: Journey, nowMs: number): FailureDetails {
-  const setbacks = setbacksOf(journey, nowMs);
-  const isThrottled = setbacks.every(({ reason }) => THROTTLES.has(reason));
-  const back = setbacks.flatMap(({ retryAfterMs }) => retryAfterMs ?? []);
-  const [only] = setbacks;
-  return {
-    type: isThrottled ? 'RateLimited' : 'NoModelAvailable',
-    ...(setbacks.length === 1 && only !== undefined
-      ? { reason: only.reason, model: only.model }
-      : {
-          reason: setbacks.map(({ model, reason }) => `${model}: ${reason}`).join('; '),
-          candidates: setbacks,
-        }),
-    ...(back.length === 0 ? {} : { retryAfterMs: Math.min(...back) }),
-  };
-}
-
-const THROTTLES: ReadonlySet<string> = new Set(['rate_limited', 'overloaded', 'rate', 'provider_limit']);
-
-function setbacksOf({ models, fallen }: Journey, nowMs: number): readonly ModelSetback[] {
-  return models.flatMap((model, index): readonly ModelSetback[] => {
-    const one = fallen[index];
-    if (one === undefined) return [];
-    const isBack = one.backAtMs < NEVER;
-    return [
-      { model, reason: one.reason, ...(isBack ? { retryAfterMs: Math.max(0, one.backAtMs - nowMs) } : {}) },
-    ];
-  });
-}
-
-/** What the models before the last one had against them belongs to the end that the last one caused. */
-function withSetbacks(journey: Journey, failure: FailureDetails, nowMs: number): FailureDetails {
-  const candidates = setbacksOf(journey, nowMs);
-  if (candidates.length === 0) return failure;
-  return failure.type === 'NoModelAvailable' || failure.type === 'RateLimited'
-    ? { ...failure, candidates }
-    : failure;
 }

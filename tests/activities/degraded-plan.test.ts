@@ -5,6 +5,7 @@ import { DefaultLogger } from '@temporalio/worker';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { planDegraded } from '../../src/activities/degraded-plan.ts';
 import { createTaskActivities } from '../../src/activities/task.ts';
+import { toTaskView } from '../../src/gateway/task-view.ts';
 import { createTaskPlan } from '../../src/llm/plan-task.ts';
 import type { BeginOutcome } from '../../src/task/decision.ts';
 import { HEALTHY, type Health } from '../../src/task/degradation.ts';
@@ -130,6 +131,9 @@ describe('begin', () => {
     const events = await test.stores.events.ring(taskId, undefined, 100);
     expect(events.filter(({ type }) => type === 'degraded')).toMatchObject(told);
     // The record is of what was asked for.
-    expect(await test.stores.tasks.get(taskId)).toMatchObject({ tier: 'large', model: begun.settings.model });
+    const row = await test.stores.tasks.get(taskId);
+    expect(row).toMatchObject({ tier: 'large', model: begun.settings.model });
+    expect(row?.degradation).toEqual(begun.settings.degradation);
+    if (row !== undefined) expect(toTaskView(row).degradation).toEqual(begun.settings.degradation);
   });
 });

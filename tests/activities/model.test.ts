@@ -39,7 +39,10 @@ const INPUT: CallModelInput = {
 };
 const MESSAGES: readonly Message[] = [{ role: 'user', content: 'why' }];
 const CONVERSATION = {
-  ...{ messages: MESSAGES, temperature: 0.5, reasoningEffort: 'low', responseFormat: { type: 'json' } },
+  messages: MESSAGES,
+  temperature: 0.5,
+  reasoningEffort: 'low',
+  responseFormat: { type: 'json' },
 } as const;
 const REFUSAL: BudgetExceededDetails = {
   type: 'BudgetExceeded',
@@ -204,7 +207,7 @@ describe('what readers are told', () => {
       {
         status: 'waiting',
         phase: 'waiting',
-        waiting: { reason: limit, until: expect.stringMatching(/^\d{4}-.*Z$/) },
+        waiting: { reason: limit, until: expect.stringMatching(/^\d{4}-.*Z$/), kind: reason },
       },
     ]);
     expect(events).toEqual([
@@ -285,6 +288,22 @@ describe('what readers are told', () => {
         data: { model: INPUT.model, reason: REFUSAL },
       },
     ]);
+  });
+
+  it('is the breaker that keeps the call from its model, and no other reason that it is away', async () => {
+    const closed = { kind: 'unavailable', model: 'openai/a', retryAfterMs: 900 } as const;
+    const open = stage(async () => ({ ...closed, reason: 'breaker_open' }));
+    await open.run();
+    expect(open.events[0]?.drafts).toMatchObject([
+      {
+        id: 'task:run:answer:1#1.1:unavailable',
+        type: 'degraded',
+        data: { model: 'openai/a', reason: 'breaker_open', breaker: 'llm:openai/a', retryAfterMs: 900 },
+      },
+    ]);
+    const other = stage(async () => ({ ...closed, reason: 'overloaded' }));
+    await other.run();
+    expect(other.events).toEqual([]);
   });
 
   it('is nothing of another refusal, which ends the task anyway', async () => {

@@ -174,7 +174,7 @@ describe('a visit that a limit stops', () => {
       ms: 40_000,
     });
     const again = await visitOnce(dependencies, 'a', { visit: 2 });
-    expect(again).toMatchObject({ kind: 'wait', reason: 'rate', limit: 'simulated cooldown' });
+    expect(again).toMatchObject({ kind: 'wait', reason: 'provider_limit', limit: 'simulated cooldown' });
     expect(models.requests).toHaveLength(1);
     expect(await rowsOf(test, 'a')).toMatchObject([{ kind: 'charge', nanoUsd: 0n }]);
   });

@@ -35,7 +35,7 @@ async function counted(test: TestStores, taskId: string, change: Partial<CallReq
 
 it('counts what a call set out for, what answered, and each move with its reason', async () => {
   await using test = await openTestStores();
-  expect(await counted(test, 'plain', { tier: 'small' })).toEqual([
+  expect(await counted(test, 'plain', { tier: 'small', isFirst: true })).toEqual([
     'requested small simulated',
     'selected small simulated requested',
   ]);
@@ -58,7 +58,7 @@ it('counts what a call set out for, what answered, and each move with its reason
 
 it('counts a lower tier as such, a budget without its name, and a model that no tier has', async () => {
   await using test = await openTestStores();
-  expect(await counted(test, 'lowered', { tier: 'large' })).toEqual([
+  expect(await counted(test, 'lowered', { tier: 'large', isFirst: true })).toEqual([
     'requested large simulated',
     'selected small simulated other_tier',
   ]);
@@ -69,7 +69,7 @@ it('counts a lower tier as such, a budget without its name, and a model that no 
     'fellBack small openai budget',
     'selected small simulated budget',
   ]);
-  expect(await counted(test, 'loose', {})).toEqual([
+  expect(await counted(test, 'loose', { isFirst: true })).toEqual([
     'requested none simulated',
     'selected small simulated requested',
   ]);

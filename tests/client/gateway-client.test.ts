@@ -59,6 +59,7 @@ describe('requests', () => {
     await client.budgets.list({ scope: 'session', tenantId: 'acme', limit: 5 });
     await client.budgets.list();
     await client.explain('t/1');
+    await client.queues();
     await client.usage({ group: ['task', 'model'], user: 'ada' });
     await client.usageCsv({ day: '2026-01-31', limit: 5 });
     await client.rerate({ from: '2026-01-01', to: '2026-02-01', dryRun: true });
@@ -74,6 +75,7 @@ describe('requests', () => {
       'GET /api/v1/budgets?scope=session&tenantId=acme&limit=5',
       'GET /api/v1/budgets',
       'GET /api/v1/tasks/t%2F1/explain',
+      'GET /api/v1/queues',
       'GET /api/v1/usage?group=task%2Cmodel&user=ada',
       'GET /api/v1/usage?day=2026-01-31&limit=5&format=csv',
       'POST /api/v1/usage/rerate',

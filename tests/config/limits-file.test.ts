@@ -190,27 +190,18 @@ describe('the plan of a tenant', () => {
 
 describe('notEnforced', () => {
   it('names what the shipped file holds too early', () => {
-    expect(notEnforced(load())).toEqual([
-      'rates.tiers.small',
-      'rates.tiers.medium',
-      'rates.tiers.large',
-      'budgets.perRequest[0]',
-    ]);
+    expect(notEnforced(load())).toEqual(['budgets.perRequest[0]']);
   });
 
-  it('names every row that is not enforced yet, and no row that is or that limits nothing', () => {
+  it('names every row that is not enforced yet, and no row that is', () => {
     const rows = ['total', 'hour', 'day', 'week', 'month'].flatMap((window) =>
       [true, false].map((hard) => ({ unit: 'tokens', window, hard, amount: 1 })),
     );
     const limits = withLimits({
       rates: {
-        models: { 'openai/gpt-5': { rpm: 1 }, 'openai/gpt-5-mini': {} },
-        tiers: { small: null, medium: { rpm: 'unlimited', tpm: 'unlimited' } },
-        plans: {
-          gold: { rpm: 5, fairnessWeight: 2 },
-          silver: { fairnessWeight: 2 },
-          bronze: { rpm: 'unlimited' },
-        },
+        models: { 'openai/gpt-5': { rpm: 1 } },
+        tiers: { medium: { rpm: 5, outputTpm: 7 } },
+        plans: { gold: { rpm: 5, fairnessWeight: 2 } },
       },
       budgets: {
         ...Object.fromEntries(['tenant', 'user', 'session', 'task'].map((scope) => [scope, rows])),
@@ -220,12 +211,19 @@ describe('notEnforced', () => {
         ],
       },
     });
-    expect(notEnforced({ limits })).toEqual([
-      'rates.models.openai/gpt-5',
-      'rates.tiers.large',
-      'rates.plans.gold',
-      'budgets.perRequest[0]',
-      'budgets.perRequest[1]',
-    ]);
+    expect(notEnforced({ limits })).toEqual(['budgets.perRequest[0]', 'budgets.perRequest[1]']);
+  });
+});
+
+describe('input and output tokens', () => {
+  it('are limited apart where a row says so, and are taken over from the default row', () => {
+    const { rates } = withLimits({
+      rates: {
+        providers: { default: { inputTpm: 1_000 }, anthropic: { outputTpm: 8_000 } },
+        models: { 'openai/gpt-5': { inputTpm: 'unlimited', outputTpm: 9 } },
+      },
+    });
+    expect(rates.providers['anthropic']).toMatchObject({ inputTpm: 1_000, outputTpm: 8_000 });
+    expect(rates.models['openai/gpt-5']).toEqual({ outputTpm: 9 });
   });
 });

@@ -55,6 +55,12 @@ const SLOT_ROWS = Object.entries({ activities: 'WORKER_ACT', workflows: 'WORKER_
 
 /** Key, environment name, and a duration, by which the resolved key ends in `Ms`. */
 const DURATION_ROWS = [
+  ['rate.horizon.critical', 'WEIR_RATE_HORIZON_CRITICAL', '3s', 3_000],
+  ['rate.horizon.high', 'WEIR_RATE_HORIZON_HIGH', '4s', 4_000],
+  ['rate.horizon.normal', 'WEIR_RATE_HORIZON_NORMAL', '5s', 5_000],
+  ['rate.horizon.low', 'WEIR_RATE_HORIZON_LOW', '6s', 6_000],
+  ['rate.rpmBurst', 'WEIR_RATE_RPM_BURST', '7s', 7_000],
+  ['rate.tpmBurst', 'WEIR_RATE_TPM_BURST', '8s', 8_000],
   ['task.drainCap', 'WEIR_TASK_DRAIN_CAP', '3s', 3_000],
   ['task.queueCountInterval', 'WEIR_TASK_QUEUE_COUNT_INTERVAL', '2s', 2_000],
   ['budget.returnAfter', 'WEIR_BUDGET_RETURN_AFTER', '2s', 2_000],
@@ -214,6 +220,8 @@ export const ROWS: readonly Row[] = [
   },
   { key: 'routing.promptCache', env: 'WEIR_ROUTING_PROMPT_CACHE', file: false, value: false },
   { key: 'rate.enabled', env: 'PROVIDER_RATE_CONTROL_ENABLED', file: false, value: false },
+  { key: 'rate.reservedShare', env: 'WEIR_RATE_RESERVED_SHARE', file: 0.3, value: 0.3 },
+  { key: 'rate.agedShare', env: 'WEIR_RATE_AGED_SHARE', file: 0.05, value: 0.05 },
   { key: 'event.ringCapacity', env: 'STREAMING_RING_CAPACITY', file: 64, value: 64 },
   {
     key: 'event.deltaInterval',

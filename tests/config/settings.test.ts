@@ -104,7 +104,12 @@ describe('a bad value', () => {
     ['metrics: {port: .nan}', 'metrics.port', 'a whole number from 0 to 65535', 'null'],
     ['rate: {enabled: "true"}', 'rate.enabled', 'true or false', '"true"'],
     ['rate: {enabled: 1}', 'rate.enabled', 'true or false', '1'],
-    ['rate: true', 'rate', 'a map with enabled', 'a boolean (not shown)'],
+    [
+      'rate: true',
+      'rate',
+      'a map with enabled, horizon, rpmBurst, tpmBurst, reservedShare, agedShare',
+      'a boolean (not shown)',
+    ],
     ['call: {lease: 10}', 'call.lease', 'a duration from 100ms to 10m with a unit (ms, s, m, h, d)', '10'],
     ['budget: {backpressure: {maxDelay: 5000}}', 'budget.backpressure.maxDelay', DELAY, '5000'],
     [

@@ -95,8 +95,9 @@ it('takes over prices, rates, default budgets, breakers and the log level while 
   await becomes(worker, 'config_reload_total{file="limits.yaml"}', 2);
   expect(await (await run()).end).toMatchObject({ status: 'completed' });
 
-  // Budgets of scopes that have none of their own. A task that waits for the next month goes on once there is none.
-  set({ user: '[{unit: tokens, window: month, amount: 0}]' });
+  // Budgets of scopes that have none of their own: a call may take some 4,200 tokens, and hundreds are used up. A task that waits for
+  // the next month goes on once there is no limit.
+  set({ user: '[{unit: tokens, window: month, amount: 4300}]' });
   await becomes(worker, 'config_reload_total{file="limits.yaml"}', 3);
   await expect((await run()).end).rejects.toThrow();
   const refused = await fleet.test.postgres.query('select scope from budget_refusals');

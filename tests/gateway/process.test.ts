@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
 import { eventually } from '../support/eventually.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
@@ -41,16 +41,20 @@ function start(env: Record<string, string>) {
   child.stderr.on('data', (chunk) => {
     output.error += chunk;
   });
-  return { child, output, exit: once(child, 'exit') };
+  const ready = () =>
+    eventually(() => {
+      const url = /"gateway is ready".*?"url":"([^"]+)"/.exec(output.out)?.[1];
+      if (url === undefined) throw new Error(`the gateway is not ready: ${output.out}${output.error}`);
+      return url;
+    }, 50_000);
+  return { child, output, exit: once(child, 'exit'), ready };
 }
 
-test('serves the API from the real servers, and stops within seconds although a stream is open', async () => {
-  const { child, output, exit } = start({ WEIR_AUTH: 'off' });
-  const url = await eventually(() => {
-    const ready = /"gateway is ready".*?"url":"([^"]+)"/.exec(output.out)?.[1];
-    if (ready === undefined) throw new Error(`the gateway is not ready: ${output.out}${output.error}`);
-    return ready;
-  }, 25_000);
+test('serves the API from the real servers, and stops although a stream is open', {
+  timeout: 90_000,
+}, async () => {
+  const { child, output, exit, ready } = start({ WEIR_AUTH: 'off' });
+  const url = await ready();
   expect(await (await fetch(`${url}/health/ready`)).json()).toEqual({
     ready: true,
     checks: { temporal: 'ok', redis: 'ok', postgres: 'ok' },
@@ -78,6 +82,24 @@ test('serves the API from the real servers, and stops within seconds although a 
   expect(await exit).toEqual([0, null]);
   expect(await text).toContain(': the gateway stops, come back');
   expect(output.error).toBe('');
+});
+
+test('waits for a request at the first signal, and ends at once at the second', {
+  timeout: 90_000,
+}, async () => {
+  const { child, output, exit, ready } = start({ WEIR_AUTH: 'off', WEIR_GATEWAY_SHUTDOWN_GRACE: '1h' });
+  const client = connect(Number(new URL(await ready()).port), '127.0.0.1');
+  client.on('error', () => undefined /* it is cut in the end */);
+  // A body that never comes to its end: the request is under way once the gateway has said that it goes on.
+  client.write('POST /api/v1/tasks HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\n');
+  client.write('content-length: 99\r\nexpect: 100-continue\r\n\r\n{');
+  await once(client, 'data');
+  child.kill('SIGTERM');
+  await eventually(() => expect(output.out).toContain('"gateway stops"'));
+  expect(child.exitCode).toBe(null);
+  child.kill('SIGINT');
+  expect(await exit).toEqual([null, 'SIGINT']);
+  client.destroy();
 });
 
 test.each([

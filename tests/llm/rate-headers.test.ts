@@ -1,7 +1,7 @@
 // What providers say of their limits: every dialect, and everything that is to be passed over.
 
 import { expect, test } from 'vitest';
-import { LONGEST_EMPTY_MS, readRateHeaders } from '../../src/llm/rate-headers.ts';
+import { forAllKeys, LONGEST_EMPTY_MS, readRateHeaders } from '../../src/llm/rate-headers.ts';
 import type { RateReading } from '../../src/task/rate-reading.ts';
 
 const NOW = Date.parse('2026-10-21T07:28:00Z');
@@ -184,6 +184,16 @@ test.each<[string, Record<string, string>]>([
   ['a policy that counts bytes', { 'ratelimit-policy': '"peruser";q=65535;qu="content-bytes";w=10' }],
   ['a list of nothing', { ratelimit: ', ,', 'x-ratelimit-limit': ',' }],
 ])('no limit is read from %s', (_, headers) => expect(read(headers)).toEqual([]));
+
+test('several keys may do together what each of them may, and one that is used up leaves the others', () => {
+  const readings = [
+    model({ dimension: 'rpm', limit: 500, remaining: 0, emptyMs: 100 }),
+    model({ dimension: 'tpm', remaining: 9 }),
+  ];
+  expect(forAllKeys(readings, 1)).toBe(readings);
+  expect(forAllKeys(readings, 0)).toBe(readings);
+  expect(forAllKeys(readings, 3)).toEqual([model({ dimension: 'rpm', limit: 1_500 })]);
+});
 
 test('limits may be asked of no headers at all', () => {
   expect(readRateHeaders(undefined, NOW)).toEqual([]);

@@ -78,11 +78,12 @@ it('moves on at once from a model whose credential is dead, and says why', () =>
   const { visits, steps } = walk({}, [away('auth'), ANSWER]);
   expect(steps).toEqual([{ kind: 'visit' }, { kind: 'done' }]);
   expect(visits).toMatchObject([
-    { model: 'a/free', candidate: 0, visit: 1, candidatesLeft: 2, fallback: undefined },
+    { model: 'a/free', candidate: 0, visit: 1, isFirst: true, candidatesLeft: 2, fallback: undefined },
     {
       model: 'b/paid',
       candidate: 1,
       visit: 2,
+      isFirst: false,
       // The dead one does not come back.
       candidatesLeft: 1,
       fallback: { model: 'a/free', reason: 'auth', cause: 'away', since: 2 },

@@ -77,7 +77,7 @@ if waitUs > 0 then
   if waitMs <= spec[5] then return { waitMs, line, 0, lost } end
   isBooked = waitMs <= spec[4]
   -- So that no rank starves, those who have waited long share a part of the line, however far those above them have booked it.
-  if not isBooked and ARGV[4] ~= '0' and nowMs - ARGV[4] >= spec[6] and waitMs <= spec[8] then
+  if not isBooked and spec[7] > 0 and ARGV[4] ~= '0' and nowMs - ARGV[4] >= spec[6] and waitMs <= spec[8] then
     local aged = call('HGET', KEYS[1], 'aged')
     isBooked = not aged or aged + 0 <= nowUs
     if isBooked then call('HSET', KEYS[1], 'aged', math.floor(nowUs + tightUs / spec[7])) end
