@@ -23,6 +23,8 @@ export type BenchFleet = {
   readonly accounts: ReturnType<typeof createAccounts>;
   /** The folder of the bench's own settings, for prices. */
   readonly configDir: string;
+  /** Of its servers. */
+  readonly pids: Readonly<Partial<Record<'temporal' | 'postgres' | 'redis' | 'provider', number>>>;
   /** What every process of the fleet gets. */
   readonly env: Readonly<Record<string, string>>;
   startWorker(options?: StartOptions): Promise<BenchWorker>;
@@ -142,6 +144,7 @@ async function run(
       postgres,
       accounts: createAccounts(postgres),
       configDir,
+      pids: info.pids,
       env,
       tasks: createTaskClient({
         temporal,

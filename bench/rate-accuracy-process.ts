@@ -7,6 +7,7 @@ import { createRates } from '../src/stores/rates.ts';
 import type { Redis } from '../src/stores/redis.ts';
 import { joinBenchStores } from './harness.ts';
 import {
+  type Ask,
   LIMIT,
   type Order,
   type Permit,
@@ -26,6 +27,10 @@ process.send?.('ready');
 
 async function obey({ lanes, untilMs }: Order): Promise<void> {
   const permits: Permit[] = [];
+  const asks = Object.fromEntries(SCENARIOS.map((scenario) => [scenario, []])) as unknown as Record<
+    Scenario,
+    Ask[]
+  >; // an entry for each
   const calls = Object.fromEntries(
     SCENARIOS.map((scenario) => [scenario, { admit: 0, redeem: 0 }]),
   ) as Record<
@@ -36,19 +41,24 @@ async function obey({ lanes, untilMs }: Order): Promise<void> {
     SCENARIOS.flatMap((scenario) => {
       return Array.from({ length: lanes[scenario] }, (_, lane) => {
         const clock = { ms: 0 };
-        const rates = ratesOf(scenario, calls[scenario], clock);
+        const rates = ratesOf(scenario, { counts: calls[scenario], asks: asks[scenario] }, clock);
         return run({ scenario, rates, clock, lane, untilMs, permits });
       });
     }),
   );
-  process.send?.({ permits, calls } satisfies Report);
+  process.send?.({ permits, asks, calls } satisfies Report);
 }
 
 /** What the server's clock said when the last question of a lane was answered. */
 type Clock = { ms: number };
 
 /** The rates of a scenario, on a connection that counts what is asked of the provider's slot, and reads the server's clock with it. */
-function ratesOf(scenario: Scenario, counts: { admit: number; redeem: number }, clock: Clock) {
+function ratesOf(
+  scenario: Scenario,
+  { counts, asks }: { readonly counts: { admit: number; redeem: number }; readonly asks: Ask[] },
+  clock: Clock,
+) {
+  const tightSlot = scenario.startsWith('tier') ? '{t:' : '{p:';
   const redis: Redis = {
     ...bench.redis,
     run: async (script, keys, args) => {
@@ -70,6 +80,10 @@ function ratesOf(scenario: Scenario, counts: { admit: number; redeem: number }, 
       if (answer?.[0] instanceof Error) return bench.redis.run(script, keys, args);
       const [seconds = 0, micros = 0] = (time?.[1] ?? []) as number[];
       clock.ms = Number(seconds) * 1_000 + Number(micros) / 1_000;
+      if (script.name.endsWith('rate_admit') && keys[0]?.includes(tightSlot)) {
+        const [ms = 0, , booked = 0] = Array.isArray(answer?.[1]) ? (answer[1] as number[]) : [];
+        asks.push({ atMs: clock.ms, ms, isTaken: ms === 0 || booked === 1 });
+      }
       return answer?.[1];
     },
   };
@@ -97,7 +111,7 @@ async function run({ scenario, rates, clock, lane, untilMs, permits }: Lane): Pr
   const id = scenario.replace(' ', '-');
   for (let call = 1; ; call += 1) {
     const callKey = `${process.pid}-${lane}-${call}:run:answer:1`;
-    let [isBooked, askedMs, slotMs] = [false, 0, 0];
+    let [isBooked, slotMs] = [false, 0];
     for (let visit = 1; ; visit += 1) {
       const request: RateRequest = {
         ...{ provider: id, model: `${id}/one`, tenantId: id, callKey, candidate: 0 },
@@ -107,15 +121,11 @@ async function run({ scenario, rates, clock, lane, untilMs, permits }: Lane): Pr
       const answer = await rates.admit(request);
       const { ms } = clock;
       if (answer.kind === 'admitted') {
-        permits.push({
-          scenario,
-          grantedMs: ms,
-          ...(isBooked ? { askedMs, slotMs } : { askedMs: ms, slotMs: ms }),
-        });
+        permits.push({ scenario, grantedMs: ms, slotMs: isBooked ? slotMs : ms });
         break;
       }
       if (ms + answer.ms > untilMs) return;
-      if (answer.isBooked && !isBooked) [askedMs, slotMs] = [ms, ms + answer.ms];
+      if (answer.isBooked && !isBooked) slotMs = ms + answer.ms;
       ({ isBooked } = answer);
       await sleep(answer.ms);
     }

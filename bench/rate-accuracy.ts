@@ -8,6 +8,7 @@ import { parseArgs } from 'node:util';
 import { heading, say, table } from '../dev/demo/terminal.ts';
 import { openBenchStores, withServers } from './harness.ts';
 import {
+  type Ask,
   LIMIT,
   type Order,
   type Permit,
@@ -85,7 +86,12 @@ function figuresOf(scenario: Scenario, reports: readonly Report[]) {
     scenario,
     admitted,
     theory: Math.floor(burst + RUN_MS / everyMs),
-    offMs: spreadOf(offOf(permits, scenario)),
+    offMs: spreadOf(
+      offOf(
+        reports.flatMap(({ asks }) => asks[scenario]),
+        scenario,
+      ),
+    ),
     lateMs: spreadOf(permits.filter(isDone).map(({ grantedMs, slotMs }) => grantedMs - slotMs)),
     most: mostIn(
       permits.map((permit) => permit.grantedMs),
@@ -104,15 +110,16 @@ function shapeOf(scenario: Scenario): { readonly burst: number; readonly everyMs
     : { burst: LIMIT.tpm / TOKENS, everyMs: (60_000 * TOKENS) / LIMIT.tpm };
 }
 
-/** How far each place is from where a bucket without rounding would have put it, given when it was asked. */
-function offOf(permits: readonly Permit[], scenario: Scenario): readonly number[] {
+/** How far each wait is from what a bucket without rounding would have told at that moment. */
+function offOf(asks: readonly Ask[], scenario: Scenario): readonly number[] {
   const { burst, everyMs } = shapeOf(scenario);
   let emptyMs = 0;
-  return permits
-    .toSorted((left, right) => left.askedMs - right.askedMs || left.slotMs - right.slotMs)
-    .map(({ askedMs, slotMs }) => {
-      emptyMs = Math.max(emptyMs, askedMs) + everyMs;
-      return Math.abs(slotMs - Math.max(askedMs, emptyMs - burst * everyMs));
+  return asks
+    .toSorted((left, right) => left.atMs - right.atMs)
+    .map(({ atMs, ms, isTaken }) => {
+      const nextMs = Math.max(emptyMs, atMs) + everyMs;
+      if (isTaken) emptyMs = nextMs;
+      return Math.abs(ms - Math.max(0, nextMs - burst * everyMs - atMs));
     });
 }
 

@@ -12,12 +12,14 @@ export type Order = { readonly lanes: Readonly<Record<Scenario, number>>; readon
 /** Times are milliseconds since 1970, by the server's clock. */
 export type Permit = {
   readonly scenario: Scenario;
-  readonly askedMs: number;
   readonly grantedMs: number;
   /** When the bucket had it: at once, or at the place that was booked. */
   readonly slotMs: number;
 };
+/** One question to the tight bucket: what it was told to wait, 0 for nothing, and whether it took something of the bucket. */
+export type Ask = { readonly atMs: number; readonly ms: number; readonly isTaken: boolean };
 export type Report = {
+  readonly asks: Readonly<Record<Scenario, readonly Ask[]>>;
   readonly permits: readonly Permit[];
   readonly calls: Readonly<Record<Scenario, { admit: number; redeem: number }>>;
 };

@@ -81,11 +81,7 @@ export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
     ),
   );
   // Without a lock, too: each process may be the one that saw the other Redis first.
-  running.push(
-    repeat(stopping.signal, LEARNT_INTERVAL_MS, log, 'learnt-rates', () =>
-      keepLearnt(stores, options.metrics),
-    ),
-  );
+  running.push(repeat(stopping.signal, LEARNT_INTERVAL_MS, log, 'learnt-rates', () => keepLearnt(options)));
   return {
     async [Symbol.asyncDispose]() {
       stopping.abort(new Error('stopping'));
@@ -161,9 +157,10 @@ function abs(amount: bigint): bigint {
 }
 
 /** What was learnt of providers' limits outlives Redis, and the limits of now are shown. */
-async function keepLearnt({ learntRates, rateReports }: Stores, metrics: Metrics): Promise<void> {
+async function keepLearnt({ redis, stores, metrics }: HousekeepingOptions): Promise<void> {
+  const { learntRates, rateReports } = stores;
   await learntRates.keep(rateReports.providers());
-  metrics.rates(await rateReports.ofModels());
+  if (redis.connectedForMs() > 0) metrics.rates(await rateReports.ofModels());
 }
 
 async function setGauges(stores: Stores, metrics: Metrics): Promise<void> {

@@ -87,17 +87,11 @@ export function createBreakers({ settingsOf, meter, log }: BreakersOptions) {
     /** Breakers of models, shared with every process on this Redis, until disposed. */
     models(options: ModelBreakersOptions) {
       fleet = options.fleet;
-      const make = (model: string): FleetBreaker => {
-        const name = `llm:${model}`;
-        const made =
-          shared.get(name) ??
-          add(
-            'llm',
-            createFleetBreaker(name, () => settingsOf('llm'), { ...options, onChange, log }),
-          );
-        shared.set(name, made);
-        return made;
-      };
+      const make = (name: string): FleetBreaker =>
+        add(
+          'llm',
+          createFleetBreaker(name, () => settingsOf('llm'), { ...options, onChange, log }),
+        );
       return followFleet({ ...options, settingsOf: () => settingsOf('llm'), shared, make, log });
     },
 
@@ -106,24 +100,30 @@ export function createBreakers({ settingsOf, meter, log }: BreakersOptions) {
     /** What operators see: models as the fleet has them, or as this process does while Redis is away. */
     async report(): Promise<Health & { readonly breakers: readonly BreakerReport[] }> {
       const views = await viewsOf(fleet, [...shared.keys()], settingsOf('llm'));
-      const breakers = [...known.values()].map((one) =>
-        toReport(one, settingsOf(one.kind), views.get(one.breaker.name)),
-      );
-      return { ...health(), breakers: breakers.toSorted((a, b) => (a.name < b.name ? -1 : 1)) };
+      const breakers = [...known.values()]
+        .map((one) => toReport(one, settingsOf(one.kind), views.get(one.breaker.name)))
+        .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+      return { ...health(), breakers };
     },
   };
 }
 
 type Following = Pick<ModelBreakersOptions, 'fleet' | 'models'> & {
   readonly settingsOf: () => BreakerSettings;
-  readonly shared: ReadonlyMap<string, FleetBreaker>;
-  readonly make: (model: string) => FleetBreaker;
+  readonly shared: Map<string, FleetBreaker>;
+  readonly make: (name: string) => FleetBreaker;
   readonly log: Logger;
 };
 
 function followFleet({ fleet, models, settingsOf, shared, make, log }: Following) {
+  const of = (model: string): FleetBreaker => {
+    const name = `llm:${model}`;
+    const known = shared.get(name) ?? make(name);
+    shared.set(name, known);
+    return known;
+  };
   const look = async (): Promise<void> => {
-    for (const model of models()) make(model);
+    for (const model of models()) of(model);
     const settings = settingsOf();
     if (!settings.enabled) return;
     try {
@@ -133,7 +133,7 @@ function followFleet({ fleet, models, settingsOf, shared, make, log }: Following
       log.debug('the state of shared breakers could not be read, comes again', { error });
     }
   };
-  for (const model of models()) make(model);
+  for (const model of models()) of(model);
   const following = fleet.follow({
     changed: (name, state) => {
       if (settingsOf().enabled) shared.get(name)?.adopt(state);
@@ -146,7 +146,7 @@ function followFleet({ fleet, models, settingsOf, shared, make, log }: Following
   const looking = setInterval(() => void look(), LOOK_EVERY_MS);
   looking.unref();
   return {
-    of: (model: string): Breaker => make(model),
+    of: (model: string): Breaker => of(model),
     /** What somebody says of a breaker of the fleet. */
     adopt: (name: string, state: FleetState) => shared.get(name)?.adopt(state),
     /** Resolves once everything that calls taught is written. */

@@ -7,7 +7,7 @@ import { isMap } from './records.ts';
 import { hasRepeated, MODEL_ID, matching, word } from './shapes.ts';
 
 /** How the candidates of a tier are ordered for a call: as listed, the cheapest for that very call first, or each first in turn. */
-export const TIER_STRATEGIES = ['priority', 'least_cost', 'round_robin'] as const;
+const TIER_STRATEGIES = ['priority', 'least_cost', 'round_robin'] as const;
 
 export type TierRoute = {
   readonly strategy: (typeof TIER_STRATEGIES)[number];

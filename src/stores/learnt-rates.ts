@@ -111,6 +111,8 @@ export function createLearntRates(redis: Redis, sql: Sql, options: LearntRatesOp
     /** Saves what could not be saved, and tells a Redis that has lost it what was learnt before. To be run every few seconds. */
     async keep(providers: readonly string[]): Promise<void> {
       await save();
+      // While it is away there is nobody to be told.
+      if (redis.connectedForMs() === 0) return;
       const runId = await redis.runId();
       for (const provider of providers) await restore(redis, sql, provider, runId);
     },

@@ -72,10 +72,10 @@ export function judge(
       return refuse('ContentRefused', 'the provider refused the content', fault, context);
     case 'too_long':
     case 'not_found':
-      return { kind: 'unavailable', reason: fault.kind };
+      return moveOn(fault.kind, fault, context);
     case 'auth':
     case 'quota':
-      return context.hasOtherKey ? { kind: 'next_key' } : { kind: 'unavailable', reason: fault.kind };
+      return context.hasOtherKey ? { kind: 'next_key' } : moveOn(fault.kind, fault, context);
     case 'rate_limited':
       return context.hasOtherKey ? { kind: 'next_key' } : throttled(fault.kind, fault, context);
     case 'overloaded':
@@ -116,15 +116,18 @@ function failed(
   context: VerdictContext,
 ): Verdict {
   const { failedAttempts, attemptsPerCandidate, failedAttemptsOfCall, attemptsPerCall } = context;
-  // Another model would make it one attempt more.
-  if (failedAttemptsOfCall >= attemptsPerCall)
-    return refuse(
-      'NoModelAvailable',
-      `${failedAttemptsOfCall} attempts failed, the last by ${kind}`,
-      fault,
-      context,
-    );
-  return failedAttempts < attemptsPerCandidate ? { kind: 'retry' } : { kind: 'unavailable', reason: kind };
+  return failedAttempts < attemptsPerCandidate && failedAttemptsOfCall < attemptsPerCall
+    ? { kind: 'retry' }
+    : moveOn(kind, fault, context);
+}
+
+/** To the next model, unless that would make it one failed attempt more than a call may have. */
+function moveOn(kind: ProviderFaultKind, fault: ProviderFault, context: VerdictContext): Verdict {
+  const { candidatesLeft, failedAttemptsOfCall, attemptsPerCall } = context;
+  if (candidatesLeft === 0 || failedAttemptsOfCall < attemptsPerCall)
+    return { kind: 'unavailable', reason: kind };
+  const reason = `${failedAttemptsOfCall} attempts failed, the last by ${kind}`;
+  return refuse('NoModelAvailable', reason, fault, context);
 }
 
 function refuse(

@@ -112,7 +112,7 @@ describe('begin', () => {
       ...test.stores,
       plan,
       tokens: { upperBound: () => 100 },
-    health: () => health,
+      health: () => health,
       meter: { started: () => undefined, ended: () => undefined },
       log: test.log,
     });

@@ -99,6 +99,20 @@ describe('a fleet', () => {
   });
 });
 
+describe('a fleet whose breaker is switched off', () => {
+  it('calls whatever fails, tells Redis nothing, and hears nothing of others', async () => {
+    await using test = await openTestRedis();
+    await using on = await openFleet(test, 1);
+    const off = openProcess(await test.connect(), { settings: { enabled: false } });
+    await using _models = off.models;
+    await openIt(on.processes);
+    for (let n = 0; n < 10; n += 1) expect(await off.call(FAULT)).toBe('failed');
+    expect(off.breaker.state).toBe('closed');
+    expect(off.changes).toEqual([]);
+    expect(off.run).not.toHaveBeenCalled();
+  });
+});
+
 describe('a fleet whose breaker is half open', () => {
   it('lets one of all processes try, and closes for all when that succeeds', async () => {
     await using test = await openTestRedis();

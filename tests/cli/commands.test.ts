@@ -206,7 +206,18 @@ describe('weir submit', () => {
   it('names every fault of the flags', async () => {
     await using shell = await openShell();
     const { code, stderr } = await shell.weir([
-      ...['submit', ' ', '--user', 'a b', '--tier', 'huge', '--max-output-tokens', '12abc'],
+      ...[
+        'submit',
+        ' ',
+        '--user',
+        'a b',
+        '--tier',
+        'huge',
+        '--max-output-tokens',
+        '12abc',
+        '--reasoning-effort',
+        'extreme',
+      ],
       ...['--budget-usd=-1', '--priority', 'soon', '--deadline', 'tomorrow', '--id', 'a/b'],
     ]);
     expect(code).toBe(1);
@@ -216,6 +227,7 @@ describe('weir submit', () => {
       'userId',
       'tier',
       'maxOutputTokens',
+      'reasoningEffort',
       'budget.usd',
       'priority',
       'deadline',

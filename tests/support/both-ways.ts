@@ -77,7 +77,7 @@ function breakerOf(model: string, { breaker }: RoutedRow): Breaker {
 }
 
 /** Hints up to this long are short ones. */
-export const SHORT_HINT_MS = 300;
+const SHORT_HINT_MS = 300;
 
 export type BothWays = AsyncDisposable & {
   /** Runs a row by one of the two ways. */

@@ -94,8 +94,27 @@ describe('judge', () => {
       expect(judge({ kind }, { ...CONTEXT, failedAttempts: 2 })).toEqual({ kind: 'retry' });
       expect(judge({ kind }, { ...CONTEXT, failedAttempts: 3 })).toEqual(gone);
       expect(judge({ kind }, { ...CONTEXT, failedAttemptsOfCall: 5 })).toEqual({ kind: 'retry' });
-      expect(judge({ kind }, { ...CONTEXT, failedAttemptsOfCall: 6 })).toEqual(over);
-      expect(judge({ kind }, { ...CONTEXT, failedAttempts: 3, failedAttemptsOfCall: 6 })).toEqual(over);
+      const left = { ...CONTEXT, candidatesLeft: 1 };
+      expect(judge({ kind }, { ...left, failedAttempts: 3, failedAttemptsOfCall: 5 })).toEqual(gone);
+      expect(judge({ kind }, { ...left, failedAttemptsOfCall: 6 })).toEqual(over);
+      expect(judge({ kind }, { ...left, failedAttempts: 3, failedAttemptsOfCall: 6 })).toEqual(over);
+      // With no model left, each one's reason says more.
+      expect(judge({ kind }, { ...CONTEXT, failedAttemptsOfCall: 6 })).toEqual(gone);
+    },
+  );
+
+  it.each(['auth', 'quota', 'not_found', 'too_long'] as const)(
+    'ends the call on %s at its cap instead of trying another model',
+    (kind) => {
+      const left = { ...CONTEXT, candidatesLeft: 1 };
+      expect(judge({ kind }, { ...left, failedAttemptsOfCall: 5 })).toEqual({
+        kind: 'unavailable',
+        reason: kind,
+      });
+      expect(judge({ kind }, { ...left, failedAttemptsOfCall: 6 })).toMatchObject({
+        kind: 'refuse',
+        failure: { type: 'NoModelAvailable', reason: `6 attempts failed, the last by ${kind}` },
+      });
     },
   );
 

@@ -105,6 +105,17 @@ const ROWS: readonly Row[] = [
     },
   ],
   [
+    'names both models where six attempts failed and no third one is left',
+    { script: [[OVERLOAD], [OVERLOAD]] },
+    {
+      asked: [0, 0, 0, 1, 1, 1],
+      failure: expect.objectContaining({
+        type: 'NoModelAvailable',
+        reason: expect.stringMatching(/-0\/model: unknown; .+-1\/model: unknown$/),
+      }),
+    },
+  ],
+  [
     'names every model with its reason where none can answer',
     { script: [[fails({ kind: 'auth', status: 401 })], [fails({ kind: 'not_found', status: 404 })]] },
     {
