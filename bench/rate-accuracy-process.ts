@@ -4,7 +4,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { RateRequest, RateRules } from '../src/stores/rate-rules.ts';
 import { createRates } from '../src/stores/rates.ts';
-import type { Redis } from '../src/stores/redis.ts';
+import type { Redis, StoredFunction } from '../src/stores/redis.ts';
 import { joinBenchStores } from './harness.ts';
 import {
   type Ask,
@@ -23,6 +23,11 @@ const [postgres = '', redisUrl = '', name = ''] = process.argv.slice(2);
 const bench = await joinBenchStores({ postgres, redis: redisUrl }, name);
 process.on('message', (order: Order) => void obey(order));
 process.on('disconnect', () => process.exit(0));
+// So that the server has the library: a transaction would not bring it.
+await createRates(bench.redis, { leaseMs: 1_000 }).admit({
+  ...{ provider: 'none', model: 'none/none', tenantId: 'none', callKey: 'none', candidate: 0 },
+  ...{ attemptKey: `${process.pid}`, priority: 'normal', tokens: { input: 0, output: 0 } },
+});
 process.send?.('ready');
 
 async function obey({ lanes, untilMs }: Order): Promise<void> {
@@ -49,7 +54,7 @@ async function obey({ lanes, untilMs }: Order): Promise<void> {
   process.send?.({ permits, asks, calls } satisfies Report);
 }
 
-/** What the server's clock said when the last question of a lane was answered. */
+/** What the server's clock said when the tight bucket last answered a lane. */
 type Clock = { ms: number };
 
 /** The rates of a scenario, on a connection that counts what is asked of the provider's slot, and reads the server's clock with it. */
@@ -63,28 +68,13 @@ function ratesOf(
     ...bench.redis,
     run: async (script, keys, args) => {
       if (!('name' in script)) return bench.redis.run(script, keys, args);
-      if (keys[0]?.includes('{p:')) {
-        if (script.name.endsWith('rate_admit')) counts.admit += 1;
-        if (script.name.endsWith('rate_redeem')) counts.redeem += 1;
-      }
-      const [time, answer] = await bench.redis
-        .command((client) =>
-          client
-            .multi()
-            .time()
-            .fcall(script.name, keys.length, ...keys, ...args)
-            .exec(),
-        )
-        .then((answers) => answers ?? []);
-      // The library is not there yet: nothing ran.
-      if (answer?.[0] instanceof Error) return bench.redis.run(script, keys, args);
-      const [seconds = 0, micros = 0] = (time?.[1] ?? []) as number[];
-      clock.ms = Number(seconds) * 1_000 + Number(micros) / 1_000;
-      if (script.name.endsWith('rate_admit') && keys[0]?.includes(tightSlot)) {
-        const [ms = 0, , booked = 0] = Array.isArray(answer?.[1]) ? (answer[1] as number[]) : [];
-        asks.push({ atMs: clock.ms, ms, isTaken: ms === 0 || booked === 1 });
-      }
-      return answer?.[1];
+      const isAdmission = script.name.endsWith('rate_admit');
+      if (keys[0]?.includes('{p:')) counts[isAdmission ? 'admit' : 'redeem'] += 1;
+      const { ms, answer } = await timed(script, keys, args);
+      if (!keys[0]?.includes(tightSlot)) return answer;
+      clock.ms = ms;
+      if (isAdmission) asks.push({ atMs: ms, ...toAsk(answer) });
+      return answer;
     },
   };
   const [bucket = '', dimension = ''] = scenario.split(' ');
@@ -96,6 +86,27 @@ function ratesOf(
     tierOf: () => 'small',
   };
   return createRates(redis, { leaseMs: 120_000, rules });
+}
+
+/** A function's answer with the server's time at which it ran. */
+async function timed(script: StoredFunction, keys: readonly string[], args: readonly (string | number)[]) {
+  const answers = await bench.redis.command((client) =>
+    client
+      .multi()
+      .time()
+      .fcall(script.name, keys.length, ...keys, ...args)
+      .exec(),
+  );
+  const [time, answer] = answers ?? [];
+  if (answer?.[0] instanceof Error) throw answer[0];
+  const [seconds, micros] = (time?.[1] ?? []) as string[];
+  return { ms: Number(seconds) * 1_000 + Number(micros) / 1_000, answer: answer?.[1] };
+}
+
+/** What rate-admit.lua answers: 0, or the wait and, third, whether it is booked. */
+function toAsk(answer: unknown): Omit<Ask, 'atMs'> {
+  const [ms = 0, , booked = 0] = Array.isArray(answer) ? (answer as number[]) : [];
+  return { ms, isTaken: ms === 0 || booked === 1 };
 }
 
 type Lane = {

@@ -57,12 +57,11 @@ export async function admit(
   const { attempt } = held;
   const projected = project(held.uses, attempt.estimate);
   try {
-    const delay =
-      (await slowDown(dependencies, request, context, projected)) ??
-      (await permit(dependencies, request, context, attempt));
+    const slowed = await slowDown(dependencies, request, context, projected);
+    const delay = typeof slowed === 'number' ? await permit(dependencies, request, context, attempt) : slowed;
     if (delay !== undefined) {
       await dependencies.gate.undo(attempt);
-      return { kind: 'outcome', outcome: delay };
+      return { kind: 'outcome', outcome: typeof slowed === 'number' ? noteSlowed(delay, slowed) : delay };
     }
     const sendBy = await makeDurable(dependencies, request, attempt);
     if (sendBy !== undefined)
@@ -140,25 +139,33 @@ function toDraft(
   };
 }
 
-/** Warns once, then slows down: short delays are spent here, longer ones in a durable timer. Served once per call. */
+/** The next visit is not slowed down again for what was spent in this one. */
+function noteSlowed(outcome: CallOutcome, slowedMs: number): CallOutcome {
+  return outcome.kind === 'wait' && slowedMs > 0 ? { ...outcome, slowedMs } : outcome;
+}
+
+/**
+ * Warns once, then slows down: short delays are spent here, and their milliseconds are the answer; longer ones are for a durable timer.
+ * Served once per call.
+ */
 async function slowDown(
   dependencies: CallDependencies,
   request: CallRequest,
   context: CallContext,
   projected: readonly ProjectedUse[],
-): Promise<CallOutcome | undefined> {
+): Promise<CallOutcome | number> {
   const [tightest] = projected;
-  if (tightest === undefined) return undefined;
+  if (tightest === undefined) return 0;
   await warn(dependencies, request, projected);
   dependencies.meter.pressed(tightest.limit.scope.kind, tightest.ratio);
   const ms = request.backpressureMs > 0 ? 0 : delayFor(tightest.ratio, dependencies.settings.backpressure);
-  if (ms === 0) return undefined;
+  if (ms === 0) return 0;
   const { kind, id } = tightest.limit.scope;
   dependencies.meter.slowedDown(kind, ms / 1000);
   if (ms > dependencies.settings.inlineWaitMs)
     return { kind: 'wait', reason: 'backpressure', ms, limit: `back-pressure of ${kind} ${id}` };
   await dependencies.pause(ms, context.signal);
-  return undefined;
+  return ms;
 }
 
 /** A warning is worth no failed call: what could not be told now is told by the next call. */

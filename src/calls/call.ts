@@ -56,6 +56,8 @@ export type CallRequest = {
   readonly priority?: Priority | undefined;
   /** Since when the call waits, by a server's clock; in milliseconds since 1970. Left out: it never grows old. */
   readonly queuedAtMs?: number | undefined;
+  /** A longer wait is not spent, in milliseconds. Left out: any that ends in time. */
+  readonly waitLeftMs?: number | undefined;
   /** The call was told that a place in rate control is booked for it. */
   readonly isBooked?: boolean | undefined;
 };

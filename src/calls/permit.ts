@@ -55,10 +55,10 @@ async function leaves(
   request: CallRequest,
   { ms, dimension }: RateWait,
 ): Promise<boolean> {
-  const { remainingMs, candidatesLeft = 0 } = request;
+  const { remainingMs, waitLeftMs = remainingMs, candidatesLeft = 0 } = request;
   const isElsewhere =
     dimension === 'cooldown' && candidatesLeft > 0 && ms > dependencies.settings.shortHintMs;
-  if (ms < remainingMs && !isElsewhere) return false;
+  if (ms < remainingMs && ms <= waitLeftMs && !isElsewhere) return false;
   await unbook(dependencies, request);
   return true;
 }

@@ -66,7 +66,7 @@ export async function routeCall(
   const journey = startJourney(call.route, Date.now());
   let waitLeftMs = call.maxWaitMs;
   for (;;) {
-    const outcome = await visitOnce({ calls, pause }, call, context, journey);
+    const outcome = await visitOnce({ calls, pause }, { ...call, maxWaitMs: waitLeftMs }, context, journey);
     if (outcome.kind === 'completed')
       return {
         kind: 'answered',
@@ -92,15 +92,16 @@ async function visitOnce(
   context: CallContext,
   journey: Journey,
 ): Promise<CallOutcome> {
-  const { route, maxWaitMs, ...common } = call;
-  const { candidate, visit, ...visited } = nextVisit(journey, Date.now());
+  const { route, maxWaitMs: waitLeftMs, ...common } = call;
+  // Age counts by a server's clock, and this is none.
+  const { candidate, visit, queuedAtMs: _, ...visited } = nextVisit(journey, Date.now());
   const { model } = visited;
   for (let attempt = 1; ; attempt += 1) {
     const remainingMs = journey.endsAtMs - Date.now();
     if (remainingMs <= 0) return noTime('no time was left for the call', model);
     const number = { candidate, visit, attempt };
     try {
-      return await calls.visit({ ...common, ...visited, number, remainingMs }, context);
+      return await calls.visit({ ...common, ...visited, number, remainingMs, waitLeftMs }, context);
     } catch (error) {
       if (!(error instanceof AttemptFailed)) throw error;
       const ms = Math.min(FIRST_RETRY_MS * 2 ** (attempt - 1), LONGEST_RETRY_MS) * (0.75 + Math.random() / 2);

@@ -34,6 +34,8 @@ export type CallOutcome =
       readonly limit: string;
       /** A place is kept for the call when the wait is over, and not for long after it. */
       readonly isBooked?: true;
+      /** What was spent inside the visit on back-pressure, which a call serves once. */
+      readonly slowedMs?: number;
     }
   /** Only other calls' holds stand in the way: look again after `ms`, and fail with `failure` once that took too long. */
   | {

@@ -285,6 +285,7 @@ function sleep(
     journey.backpressureMs += outcome.ms;
     return { kind: 'sleep', ms, limit, isFor };
   }
+  journey.backpressureMs += outcome.slowedMs ?? 0;
   // A booked place is the call's own: nobody else comes for it, and it does not last.
   if (outcome.isBooked === true) return { kind: 'sleep', ms, limit, isFor };
   journey.waits += 1;

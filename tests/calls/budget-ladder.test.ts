@@ -31,6 +31,8 @@ const BACKPRESSURE = {
   ],
 };
 
+const RATE_WAIT = { kind: 'wait', ms: 9_000, dimension: 'rpm', bucket: 'provider', isBooked: false } as const;
+
 function models(words = 'an answer') {
   return createFakeModels(() => ({
     kind: 'reply',
@@ -150,6 +152,22 @@ describe('a call near its limit', () => {
     expect((await visitOnce(slow.dependencies, 'slow', { visit: 2, backpressureMs: 750 })).kind).toBe(
       'completed',
     );
+  });
+
+  it('tells a wait for a slot that the delay was spent, so that the next visit does not serve it again', async () => {
+    await using test = await openTestStores();
+    const { bytes } = await estimates(test);
+    const rates = { ...test.stores.rates, admit: async () => RATE_WAIT };
+    const { visit } = await stage(
+      test,
+      [limit((bytes * 100n) / 85n)],
+      { backpressure: BACKPRESSURE },
+      { pause: () => Promise.resolve(), rates },
+    );
+    expect(await visit()).toMatchObject({ kind: 'wait', reason: 'rate', slowedMs: 20 });
+    const second = await visit({ visit: 2, backpressureMs: 20 });
+    expect(second).toMatchObject({ kind: 'wait', reason: 'rate' });
+    expect(second).not.toHaveProperty('slowedMs');
   });
 
   it('slows down on a soft limit that is passed, and refuses nobody', async () => {

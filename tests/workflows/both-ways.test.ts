@@ -131,12 +131,18 @@ const ROWS: readonly Row[] = [
     },
   ],
   [
-    'moves on where a breaker is open, and comes back when it may be tried',
+    'moves on where a breaker is open',
+    { script: [[OVERLOAD], [ANSWER]], breaker: { failureThreshold: 1, timeoutMs: 60_000 } },
+    { asked: [0, 1], answeredBy: 1 },
+  ],
+  [
+    'is without a model where the breaker of the only one opens until after the deadline',
     {
-      script: [[OVERLOAD, ANSWER], [fails({ kind: 'auth', status: 401 })]],
-      breaker: { failureThreshold: 1, timeoutMs: 3_000 },
+      script: [[OVERLOAD]],
+      breaker: { failureThreshold: 1, timeoutMs: 60_000 },
+      deadlineMs: 20_000,
     },
-    { asked: [0, 1, 0], answeredBy: 0 },
+    { asked: [0], failure: expect.objectContaining({ type: 'NoModelAvailable', reason: 'breaker_open' }) },
   ],
   [
     'tries the free model and passes over the paid one that an empty budget has no room for',
