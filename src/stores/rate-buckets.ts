@@ -38,8 +38,8 @@ export type SlotAnswer = {
   readonly lost: number;
 };
 
-/** What an attempt used, and whether that says what its model usually writes. */
-export type SlotUse = RateUse & { readonly learns: boolean };
+/** What an attempt used, and the model that it says something of: how much it usually writes; '' for none. */
+export type SlotUse = RateUse & { readonly teaches: string };
 
 export type RateBuckets = ReturnType<typeof createRateBuckets>;
 
@@ -70,7 +70,7 @@ export function createRateBuckets(
       return toAnswer(await redis.run(functions['rate-redeem'], keysOf(keys, attemptKey), args));
     },
 
-    /** `learns`: the output teaches what the model usually writes. Answers that, as far as it is known. */
+    /** Answers what the model usually writes, as far as it was asked and is known. */
     async giveBack(
       { keys, outer, inner }: Slot,
       attemptKey: string,
@@ -79,7 +79,7 @@ export function createRateBuckets(
       const limits = [outer, inner].flatMap((limit) =>
         RATE_DIMENSIONS.map((dimension) => limit[dimension] ?? 0),
       );
-      const flags = [used.isSent ? 0 : 1, used.learns ? 1 : 0];
+      const flags = [used.isSent ? 0 : 1, used.teaches];
       const args = [attemptKey, used.input, used.output, ...flags, limits.join(' ')];
       const usual = await redis.run(functions['rate-give-back'], keysOf(keys, attemptKey), args);
       return typeof usual === 'number' && usual > 0 ? usual : undefined;

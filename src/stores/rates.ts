@@ -91,10 +91,10 @@ export function createRates(redis: Redis, options: RateOptions) {
           rules.limitsProviders()
             ? own.buckets.giveBack(providerSlot(own, permit), permit.attemptKey, {
                 ...used,
-                learns: used.isSent && used.output > 0,
+                teaches: used.isSent && used.output > 0 ? permit.model : '',
               })
             : undefined,
-          tenant && own.buckets.giveBack(tenant, permit.attemptKey, { ...used, learns: false }),
+          tenant && own.buckets.giveBack(tenant, permit.attemptKey, { ...used, teaches: '' }),
         ]);
         if (usual !== undefined) usualOutputs.set(permit.model, usual);
       });
@@ -148,7 +148,7 @@ async function admit(own: Own, request: RateRequest): Promise<RateOutcome> {
   if (answer.ms <= 0) return { kind: 'admitted' };
   // The wait is told all the same: what could not be given back now ends with its lease.
   if (tenant !== undefined)
-    await bestEffort(() => own.buckets.giveBack(tenant, request.attemptKey, { ...NOT_SENT, learns: false }));
+    await bestEffort(() => own.buckets.giveBack(tenant, request.attemptKey, { ...NOT_SENT, teaches: '' }));
   return toWait(answer, ['provider', 'model']);
 }
 

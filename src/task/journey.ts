@@ -8,6 +8,8 @@ import { type CallStanding, endOf, nextMove, type Setback } from './next-move.ts
 
 const NEVER = Number.POSITIVE_INFINITY;
 
+const LEAST_AWAY_MS = 250;
+
 /** What a call sets out with. Times are milliseconds. */
 export type CallRoute = {
   /** Models in the order in which they are tried, at least one. */
@@ -167,7 +169,7 @@ export function proceed(
       return { kind: 'visit' };
     case 'rest':
       fall(journey, move.setback, nowMs);
-      return rest(journey, nowMs);
+      return rest(journey, nowMs, random);
     case 'give_up':
       fall(journey, move.setback, nowMs);
       return { kind: 'fail', failure: noneLeft(journey, nowMs) };
@@ -233,7 +235,8 @@ function isBackInTime(
 }
 
 function fall(journey: Journey, { backInMs, ...setback }: Setback, nowMs: number): void {
-  journey.fallen[journey.index] = { ...setback, backAtMs: nowMs + backInMs };
+  // One that says it is back at once would be visited again and again.
+  journey.fallen[journey.index] = { ...setback, backAtMs: nowMs + Math.max(backInMs, LEAST_AWAY_MS) };
 }
 
 /** The first in order that can answer, else the one that is back first. */
@@ -256,7 +259,7 @@ function select(journey: Journey, nowMs: number): void {
   fallen[next] = undefined;
 }
 
-function rest(journey: Journey, nowMs: number): Step {
+function rest(journey: Journey, nowMs: number, random: () => number): Step {
   const { route, models, fallen, endsAtMs } = journey;
   const ends = { remainingMs: endsAtMs - nowMs, untilDeadlineMs: route.deadlineMs - nowMs };
   const [first] = [...fallen.entries()]
@@ -266,7 +269,9 @@ function rest(journey: Journey, nowMs: number): Step {
   if (first === undefined) return { kind: 'fail', failure: noneLeft(journey, nowMs) };
   const isFor = first.kind === 'budget' ? 'window' : 'limit';
   const limit = `${models[first.index] ?? ''} (${first.reason})`;
-  return { kind: 'sleep', ms: Math.max(0, first.backAtMs - nowMs), limit, isFor };
+  journey.waits += 1;
+  const ms = Math.max(first.backAtMs - nowMs, leastWaitMs(journey.waits, random));
+  return { kind: 'sleep', ms, limit, isFor };
 }
 
 /** Notes what a wait at the present model takes. */

@@ -4,13 +4,7 @@
 import { createHash } from 'node:crypto';
 import type { Redis as Client } from 'ioredis';
 import { holdFunctions } from '../../src/stores/hold-functions.ts';
-import {
-  loadScript,
-  type Redis,
-  runScript,
-  type Script,
-  type StoredFunction,
-} from '../../src/stores/redis.ts';
+import { type Redis, runScript, type Script, type StoredFunction } from '../../src/stores/redis.ts';
 import { type Process, StoreAway, type World } from './world.ts';
 
 /** Told of each step of a hold: its name, its arguments and its answer. */
@@ -59,15 +53,12 @@ function toTimedLibrary(library: string): string {
 }
 
 function toTimedFunction({ name, library }: StoredFunction): StoredFunction {
-  return { name: name.replace('weir_', 'timed_'), library: TIMED_LIBRARIES.get(library) ?? '' };
+  const timed = timedLibraries.get(library) ?? toTimedLibrary(library);
+  timedLibraries.set(library, timed);
+  return { name: name.replace('weir_', 'timed_'), library: timed };
 }
 
-const TIMED_LIBRARIES = new Map(
-  [...new Set(Object.values(holdFunctions).map(({ library }) => library))].map((library) => [
-    library,
-    toTimedLibrary(library),
-  ]),
-);
+const timedLibraries = new Map<string, string>();
 
 export type RedisServer = {
   readonly prefix: string;

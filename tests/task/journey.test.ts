@@ -141,19 +141,27 @@ it('sleeps until the earliest of several is back, and begins with it', () => {
 });
 
 it('begins with the first in order where several are back', () => {
-  const { models } = walk({}, [away('breaker_open', 5), away('overloaded', 5), away('auth'), ANSWER]);
+  const { models } = walk({}, [away('breaker_open', 300), away('overloaded', 300), away('auth'), ANSWER]);
   expect(models.at(-1)).toBe('a/free');
 });
 
 it('is as if nothing had been once it is back at its first model', () => {
-  const { visits } = walk({}, [away('breaker_open', 5), away('auth'), away('auth'), ANSWER]);
+  const { visits } = walk({}, [away('breaker_open', 300), away('auth'), away('auth'), ANSWER]);
   expect(visits.at(-1)).toMatchObject({ model: 'a/free', fallback: undefined, candidatesLeft: 0 });
 });
 
 it('comes back to its only model after a sleep', () => {
-  const { models, steps } = walk({ candidates: ['a/free'] }, [away('breaker_open', 5), ANSWER]);
+  const { models, steps } = walk({ candidates: ['a/free'] }, [away('breaker_open', 300), ANSWER]);
   expect(models).toEqual(['a/free', 'a/free']);
-  expect(steps[0]).toMatchObject({ kind: 'sleep', ms: 5, limit: 'a/free (breaker_open)' });
+  expect(steps[0]).toMatchObject({ kind: 'sleep', ms: 300, limit: 'a/free (breaker_open)' });
+});
+
+it('does not run to and fro between models that say they are back at once, and rests longer each time', () => {
+  const outcomes = Array.from({ length: 10 }, () => away('breaker_open', 0));
+  const { models, steps } = walk({ candidates: ['a/free', 'b/paid'] }, outcomes);
+  expect(models).toEqual(Array.from({ length: 5 }, () => ['a/free', 'b/paid']).flat());
+  const rests = steps.flatMap((step) => (step.kind === 'sleep' ? [step.ms] : []));
+  expect(rests).toEqual([250, 250, 1_000, 2_000, 4_000]);
 });
 
 it('names every model and when it is back where none is back before the deadline', () => {

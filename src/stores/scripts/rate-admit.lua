@@ -12,7 +12,11 @@ local isProbe, rank = ARGV[3] == '0', spec[1]
 local nowUs, nowMs = clock()
 local outer = call('HMGET', KEYS[1], 'b:' .. booking, 'swept', 'higher', 'blocked',
   'rpm', 'limit:rpm', 'limitAt:rpm', 'tpm', 'limit:tpm', 'limitAt:tpm')
-local inner = call('HMGET', KEYS[2], 'blocked', 'rpm', 'limit:rpm', 'limitAt:rpm', 'tpm', 'limit:tpm', 'limitAt:tpm')
+-- A model without limits of its own mostly has nothing there, and looking for that is cheaper than reading it.
+local inner = NOTHING
+if spec[16] > 0 or spec[17] > 0 or call('EXISTS', KEYS[2]) == 1 then
+  inner = call('HMGET', KEYS[2], 'blocked', 'rpm', 'limit:rpm', 'limitAt:rpm', 'tpm', 'limit:tpm', 'limitAt:tpm')
+end
 local lost = nowMs - (outer[2] or 0) >= 1000 and sweep(KEYS, nowMs, booking) or 0
 
 local outerBlockedMs, innerBlockedMs = (outer[4] or 0) - nowMs, (inner[1] or 0) - nowMs

@@ -1,7 +1,7 @@
 -- Ends a permit: its place among the parallel ones is free, and its tokens are corrected to what was really used. Idempotent.
 -- Follows rate-limits.lua and rate-permits.lua, which describes KEYS.
 -- ARGV: attemptKey, input and output tokens really used, 1 when the request was never sent (its place in rpm comes back too),
---   1 when the output teaches how much a model writes, then as text outer rpm, tpm, inputTpm, outputTpm, inner rpm, tpm, inputTpm, outputTpm
+--   the model that the output teaches how much it writes or '', then as text outer rpm, tpm, inputTpm, outputTpm, inner rpm, tpm, inputTpm, outputTpm
 --   (0: none)
 -- Returns the model's running 95th percentile of output tokens, 0 while it is not known, -1 when there was no such permit
 local call = redis.call
@@ -33,13 +33,14 @@ end
 
 -- The largest of the first outputs, then a step up for each that is longer and a nineteenth of it down for each that is not: where both
 -- balance, one in twenty is longer.
-if ARGV[5] ~= '1' then return 0 end
-local state = call('HMGET', KEYS[2], 'outputs', 'p95')
-local outputs, p95, used = (state[1] or 0) + 1, (state[2] or 1) + 0, ARGV[3] + 0
+if ARGV[5] == '' then return 0 end
+local before = call('HGET', KEYS[1], 'w:' .. ARGV[5]) or '0 1'
+local seen, usual = string.match(before, '^(%d+) (%S+)$')
+local outputs, p95, used = seen + 1, usual + 0, ARGV[3] + 0
 if outputs <= FIRST_OUTPUTS then
   p95 = math.max(p95, used)
 else
   p95 = math.max(1, used > p95 and p95 * 1.095 or p95 * 0.995)
 end
-call('HSET', KEYS[2], 'outputs', math.min(outputs, FIRST_OUTPUTS), 'p95', string.format('%.3f', p95))
+call('HSET', KEYS[1], 'w:' .. ARGV[5], string.format('%d %.3f', math.min(outputs, FIRST_OUTPUTS), p95))
 return outputs < FIRST_OUTPUTS and 0 or math.ceil(p95)

@@ -4,13 +4,14 @@
 --   1 outer bucket, 2 inner bucket, 3 leases of permits in the outer one, 4 leases in the inner one, 5 bookings, 6 permit of the attempt
 --   bucket    hash: rpm, tpm, inputTpm, outputTpm = theoretical arrival times in microseconds; blocked (ms); limit:<dimension> and
 --             limitAt:<dimension> (rate-limits.lua). The outer one also: b:<booking> = a booking, swept (ms), higher (ms, when a rank of 1
---             or 2 was last admitted), aged (us)
+--             or 2 was last admitted), aged (us), w:<model> = '<outputs seen> <95th percentile>'
 --   permit    '<input> <output>' that were booked; gone when its lease is over
 --   leases    zset attemptKey -> ms, of a bucket that bounds parallel requests
 --   bookings  zset booking -> ms until which it is valid
 --   a booking is '<slot us> <until ms> <input> <output> <tightest line>', then for each line that it is in
 --             ' <line>:<arrival time after it>:<its cost in us>'; lines are numbered 1-4 in the outer bucket, 5-8 in the inner one
 local MINUTE_US = 60000000
+local NOTHING = {}
 local DIMENSIONS = { 'rpm', 'tpm', 'inputTpm', 'outputTpm' }
 
 local function clock()
