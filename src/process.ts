@@ -220,6 +220,8 @@ function openStores(
   config: Config,
   { postgres, redis, metrics, log }: { postgres: Postgres; redis: Redis; metrics: Metrics; log: Logger },
 ): Stores {
+  // So that the first loss is seen as one.
+  for (const provider of Object.keys(config.providers)) metrics.bookingsLost(provider, 0);
   return createStores(postgres, redis, {
     leaseMs: config.call.leaseMs,
     attemptMs: config.call.attemptMs,

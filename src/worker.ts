@@ -62,6 +62,7 @@ async function main(): Promise<void> {
       calls: createCalls(parts.calls),
       plan: parts.plan,
       tokens: parts.calls.tokens,
+      rateMeter: parts.metrics.call,
       health: parts.breakers.health,
       meter: parts.metrics.task,
       letGo: letGo.signal,

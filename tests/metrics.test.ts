@@ -140,6 +140,7 @@ async function startWorker(parts: Parts, address: string, taskQueue: string) {
       calls: createCalls(parts.calls),
       plan: parts.plan,
       tokens: parts.calls.tokens,
+      rateMeter: parts.metrics.call,
       health: parts.breakers.health,
       meter: parts.metrics.task,
       log: QUIET,

@@ -16,6 +16,7 @@ export type RateActivityDependencies = {
   readonly tokens: Pick<CallDependencies['tokens'], 'upperBound'>;
   readonly tasks: Pick<Tasks, 'note'>;
   readonly events: Pick<Events, 'append'>;
+  readonly rateMeter?: Pick<CallDependencies['meter'], 'delayed'>;
   readonly log: Logger;
 };
 
@@ -55,6 +56,7 @@ export async function rateDelay(
       return undefined;
     }
     const delay = { ms: wait.ms, limit: toLimitName({ provider, model }, wait), isBooked: wait.isBooked };
+    dependencies.rateMeter?.delayed({ provider, dimension: wait.dimension, seconds: wait.ms / 1_000 });
     await show(dependencies, call, delay);
     return delay;
   } catch (error) {
