@@ -1,6 +1,6 @@
 // Places in a line that are kept for a call: found again, taken up once and in time, and given back.
 
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { DEFAULT_RATE_CLASSES } from '../../src/stores/rate-rules.ts';
 import { createRates, type RateOptions } from '../../src/stores/rates.ts';
 import { admitted, letPass, type Stage, stageRates, waitOf } from '../support/rates.ts';
@@ -146,6 +146,26 @@ describe('a booked place', () => {
     const wait = waitOf(await admit(again));
     expect(wait).toMatchObject({ dimension: 'maxParallel', isBooked: true });
     expect(wait.ms).toBeLessThanOrEqual(750);
+  });
+});
+
+describe('the clock of a worker', () => {
+  it('changes nothing, ten minutes ahead or behind', async () => {
+    const { admit, keys } = await busy();
+    const nowMs = Date.now();
+    vi.useFakeTimers({ toFake: ['Date'] });
+    try {
+      vi.setSystemTime(nowMs + 600_000);
+      const wait = waitOf(await admit({ callKey }));
+      expect(wait.isBooked).toBe(true);
+      expect(wait.ms).toBeLessThanOrEqual(1_000);
+      vi.setSystemTime(nowMs - 600_000);
+      expect(waitOf(await admit(again)).ms).toBeLessThanOrEqual(wait.ms);
+      await letPass(test.redis, keys, 1_000);
+      expect(await admit(again)).toEqual({ kind: 'admitted' });
+    } finally {
+      vi.useRealTimers();
+    }
   });
 });
 
