@@ -204,7 +204,10 @@ describe('drain', () => {
   ])('settles a stream that %s meanwhile, and tries no other', async (_title, error, source, output) => {
     const taskId = await newTask();
     const { step, goOn } = interrupted({ kind: 'error', error });
-    const visit = begin(taskId, callDependencies(test, createFakeModels([step])), 'drain');
+    // The provider of the tests after this one is not throttled.
+    const learntRates = { heard: async () => undefined, throttled: async () => undefined };
+    const dependencies = { ...callDependencies(test, createFakeModels([step])), learntRates };
+    const visit = begin(taskId, dependencies, 'drain');
     await visit.heard;
     visit.cancel();
     goOn();

@@ -12,7 +12,7 @@ import { cuttable } from '../support/holds.ts';
 import type { TestRedis } from '../support/redis.ts';
 import { QUIET } from '../support/stores.ts';
 
-export const MODEL = 'simulated/small';
+const MODEL = 'simulated/small';
 export const NAME = `llm:${MODEL}`;
 
 export const SETTINGS: BreakerSettings = {
