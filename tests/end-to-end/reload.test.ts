@@ -88,7 +88,8 @@ it('takes over prices, rates, default budgets, breakers and the log level while 
   // Rates: the second request of a minute waits, and waits no more once there is no limit.
   set({ rpm: '1' });
   await becomes(worker, 'config_reload_total{file="limits.yaml"}', 1);
-  const paced = [await run(), await run()];
+  // The end of the one that waits would come after that of the test.
+  const paced = [await start(), await start()];
   await eventually(async () => {
     const rows = await Promise.all(paced.map(({ taskId }) => fleet.test.stores.tasks.get(taskId)));
     expect(rows.map((row) => row?.status).sort()).toEqual(['completed', 'waiting']);
@@ -118,7 +119,7 @@ it('takes over prices, rates, default budgets, breakers and the log level while 
   // Breakers: what was far from too many failures is too many now.
   set({ failures: '1' });
   await becomes(worker, 'config_reload_total{file="default.yaml"}', 1);
-  // Nobody waits for their end: it would come after that of the test.
+  // Nobody waits for the end of these either.
   for (let n = 0; n < 3; n += 1) await start(`${QUERY} [[sim:{"status":500,"id":"${n}"}]]`);
   await becomes(worker, 'breaker_state{breaker="llm:simulated/small"}', 2);
 
