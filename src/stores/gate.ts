@@ -8,7 +8,7 @@ import type { Interval } from '../task/window.ts';
 import type { Calendars } from './calendars.ts';
 import { hold } from './hold.ts';
 import { holdFunctions } from './hold-functions.ts';
-import { budgetKeys, scopeOfKey } from './keys.ts';
+import { budgetKeys, nameOfScope, scopeOfName } from './keys.ts';
 import type { Redis } from './redis.ts';
 
 export type DoneMarker = 'void' | 'settled' | 'estimated';
@@ -71,6 +71,8 @@ export type GateOptions = {
 };
 
 const UNDONE_TTL_MS = 300_000;
+/** Some milliseconds of Redis' time. */
+const HOLDS_PER_LOOK = 1_000;
 
 export type Gate = ReturnType<typeof createGate>;
 
@@ -78,6 +80,8 @@ export type Gate = ReturnType<typeof createGate>;
 export function createGate(redis: Redis, options: GateOptions) {
   // What the server's clock shows beyond ours, learnt when a window did not fit.
   const holdOptions = { ...options, clock: { aheadMs: 0 } };
+  /** Where the look at a tenant's holds goes on: a cursor of HSCAN. */
+  const lookedUpTo = new Map<string, string>();
   const keysOf = ({ payer, attemptKey }: AttemptRef) => {
     const keys = budgetKeys(redis.prefix, payer.tenantId);
     const scopes = scopesOf(payer);
@@ -122,7 +126,7 @@ export function createGate(redis: Redis, options: GateOptions) {
       const answer = (await redis.run(
         holdFunctions.take,
         [keys.holds, keys.leases, done, ...scopeKeys],
-        [attempt.attemptKey, callKey, options.markerTtlMs, runId],
+        [attempt.attemptKey, callKey, options.markerTtlMs, runId, options.leaseMs],
       )) as [string, string?];
       return toTaken(answer);
     },
@@ -161,6 +165,7 @@ export function createGate(redis: Redis, options: GateOptions) {
         [
           ...[lost.attemptKey, callKey, options.leaseMs, sent === 'yes' ? 'y' : 'u', heldAt.getTime()],
           ...[estimate.nanoUsd.toString(), estimate.tokens, owner],
+          scopesOf(lost.payer).map(nameOfScope).join('\n'),
         ],
       );
       return answer === -1 ? 'over' : 'restored';
@@ -178,13 +183,13 @@ export function createGate(redis: Redis, options: GateOptions) {
 
     /** Who holds what: for an attempt of which Postgres has no row. */
     async holder(tenantId: string, attemptKey: string): Promise<{ payer: Payer; owner: string } | undefined> {
-      const [owner, ...scopeKeys] = (await redis.run(
+      const [owner, ...names] = (await redis.run(
         holdFunctions.holder,
         [budgetKeys(redis.prefix, tenantId).holds],
         [attemptKey, toCallKeyOfAttempt(attemptKey)],
       )) as readonly string[];
       if (owner === undefined) return undefined;
-      const scopes = scopeKeys.map(scopeOfKey);
+      const scopes = names.map(scopeOfName);
       const id = (kind: Scope['kind']) => scopes.find((scope) => scope?.kind === kind)?.id;
       return {
         owner,
@@ -232,18 +237,28 @@ export function createGate(redis: Redis, options: GateOptions) {
       );
     },
 
-    /** Attempts of a tenant whose lease is over, oldest first, at most `count`. */
+    /** Attempts of a tenant whose lease is over, oldest first, at most `count`. Of very many holds each call looks at a part. */
     async expiredLeases(tenantId: string, count: number): Promise<readonly string[]> {
-      const now = await redis.nowMs();
-      const { leases } = budgetKeys(redis.prefix, tenantId);
-      return redis.command((client) => client.zrangebyscore(leases, '-inf', now, 'LIMIT', 0, count));
+      const { holds, leases } = budgetKeys(redis.prefix, tenantId);
+      const [cursor = '0', ...expired] = (await redis.run(
+        holdFunctions.expired,
+        [holds, leases],
+        [options.leaseMs, count, lookedUpTo.get(tenantId) ?? '0', HOLDS_PER_LOOK],
+      )) as string[];
+      if (cursor === '0') lookedUpTo.delete(tenantId);
+      else lookedUpTo.set(tenantId, cursor);
+      return expired;
     },
 
     /** How long an attempt's lease still runs, negative when it is over; undefined when there is none. Milliseconds. */
     async lease(attempt: AttemptRef): Promise<{ leftMs: number } | undefined> {
-      const { keys } = keysOf(attempt);
-      const score = await redis.command((client) => client.zscore(keys.leases, attempt.attemptKey));
-      return score === null ? undefined : { leftMs: Number(score) - (await redis.nowMs()) };
+      const { keys, callKey } = keysOf(attempt);
+      const leftMs = await redis.run(
+        holdFunctions.lease,
+        [keys.holds, keys.leases],
+        [attempt.attemptKey, callKey, options.leaseMs],
+      );
+      return leftMs === null ? undefined : { leftMs: Number(leftMs) };
     },
 
     /** Extends a lease of an attempt whose owner was found alive. */

@@ -7,5 +7,7 @@ export const holdFunctions = loadLibrary(
   [
     ...(['hold', 'mark-sent', 'renew', 'take', 'release', 'adjust', 'restore'] as const),
     ...(['hydrate-begin', 'hydrate-stop', 'hydrate-write', 'versions', 'holder', 'inspect'] as const),
+    ...(['lease', 'expired'] as const),
   ],
+  ['hold'],
 );

@@ -8,10 +8,11 @@ import { ALWAYS, fromIntervalKey, type Interval } from '../task/window.ts';
 import type { Calendars } from './calendars.ts';
 import type { GateHold, GateOptions, HoldRequest, LimitUse, ScopeIntervals } from './gate.ts';
 import { holdFunctions } from './hold-functions.ts';
-import { budgetKeys } from './keys.ts';
+import { budgetKeys, nameOfScope } from './keys.ts';
 import type { Redis } from './redis.ts';
 
-type HoldAnswer = readonly [string, ...(string | number)[]];
+/** Bytes when it was held. */
+type HoldAnswer = Buffer | readonly [Buffer, ...(Buffer | number)[]];
 
 /**
  * An older attempt of the same call that was not sent gives way in the same step; its key must be known to the script before, so that
@@ -25,7 +26,8 @@ export async function hold(
 ): Promise<GateHold> {
   const keys = budgetKeys(redis.prefix, request.payer.tenantId);
   const scopes = scopesOf(request.payer);
-  const scopeKeys = scopes.map((scope) => keys.scope(scope.kind, scope.id));
+  const scopeKeys = scopes.map(({ kind, id }) => keys.scope(kind, id));
+  const names = scopes.map(nameOfScope).join('\n');
   const runId = await redis.runId();
   let previous: string | undefined;
   for (;;) {
@@ -36,32 +38,39 @@ export async function hold(
     const answer = (await redis.run(
       holdFunctions.hold,
       [
-        ...[keys.holds, keys.leases, keys.done(request.attemptKey), ...scopeKeys],
-        ...(previous === undefined ? [] : [keys.done(previous)]),
+        ...[keys.holds, keys.done(request.attemptKey), ...scopeKeys],
+        ...(previous === undefined ? [] : [keys.leases, keys.done(previous)]),
       ],
       [
         request.attemptKey,
         toCallKeyOfAttempt(request.attemptKey),
         `${request.generation}:${runId}`,
-        options.leaseMs,
         request.estimate.nanoUsd.toString(),
         request.estimate.tokens,
-        previous ?? '',
-        options.markerTtlMs,
-        request.owner,
+        `${request.owner}\0${names}`,
         asked.text,
+        ...(previous === undefined ? [] : [previous, options.markerTtlMs]),
       ],
     )) as HoldAnswer;
-    if (answer[0] === 'PREVIOUS') previous = String(answer[1]);
-    else if (answer[0] === 'STALE_WINDOW') options.clock.aheadMs = Number(answer[1]) - Date.now();
-    else return toGateHold(answer, scopes, asked);
+    if (Buffer.isBuffer(answer))
+      return { kind: 'ok', heldAtMs: answer.readDoubleLE(0), uses: toUses(answer, asked) };
+    const [kind, ...rest] = answer.map(toTextOrNumber);
+    if (kind === 'PREVIOUS') previous = String(rest[0]);
+    else if (kind === 'STALE_WINDOW') options.clock.aheadMs = Number(rest[0]) - Date.now();
+    else return toRefusedHold([String(kind), ...rest], scopes, asked);
   }
+}
+
+function toTextOrNumber(part: Buffer | number): string | number {
+  return typeof part === 'number' ? part : part.toString();
 }
 
 /** The limits of a hold, with the number of the window of each: 0 is all time. */
 type Asked = {
   readonly limits: readonly BindingLimit[];
   readonly windows: readonly number[];
+  /** For each limit the number, from 0, of its pair of scope and window. */
+  readonly groups: readonly number[];
   /** Of each window the present interval and the next one. */
   readonly intervals: readonly (readonly [Interval, Interval])[];
   readonly text: string;
@@ -90,18 +99,24 @@ function toAsked(
   };
   const windows = limits.map(windowOf);
   text += '|';
+  const places: string[] = [];
+  const groups: number[] = [];
   for (const [index, { scope, unit, hard, amount }] of limits.entries()) {
     const number = 1 + scopes.findIndex(({ kind, id }) => kind === scope.kind && id === scope.id);
-    text += `${number},${windows[index]},${unit === 'usd' ? 'u' : 't'}${hard ? 'h' : 's'}${amount};`;
+    const place = `${number},${windows[index]},`;
+    const known = places.indexOf(place);
+    groups.push(known < 0 ? places.push(place) - 1 : known);
+    text += `${place}${unit === 'usd' ? 'u' : 't'}${hard ? 'h' : 's'}${amount};`;
   }
-  return { limits, windows, intervals, text };
+  return { limits, windows, groups, intervals, text };
 }
 
-function toGateHold(answer: HoldAnswer, scopes: readonly Scope[], asked: Asked): GateHold {
-  const [kind, ...rest] = answer;
+function toRefusedHold(
+  [kind, ...rest]: readonly [string, ...(string | number)[]],
+  scopes: readonly Scope[],
+  asked: Asked,
+): GateHold {
   switch (kind) {
-    case 'OK':
-      return { kind: 'ok', heldAtMs: Number(rest[0]), uses: toUses(rest, asked) };
     case 'DONE':
       return { kind: 'done' };
     case 'MISS':
@@ -124,18 +139,27 @@ function toGateHold(answer: HoldAnswer, scopes: readonly Scope[], asked: Asked):
   }
 }
 
+const DOUBLE = 8;
+/** Settled USD and tokens, held USD and tokens. */
+const AMOUNTS = 4 * DOUBLE;
+/** What the counters of Redis tell to the last digit. */
+const EXACT = 2 ** 53;
+
 /** Nothing at all for the repetition of a hold that was made before. */
-function toUses(
-  [, ...told]: readonly (string | number)[],
-  { limits, windows, intervals }: Asked,
-): readonly LimitUse[] {
-  if (told.length === 0) return [];
-  const present = [ALWAYS, ...intervals.map((pair, index) => pair[told[index] === 1 ? 1 : 0])];
+function toUses(bytes: Buffer, { limits, windows, intervals, groups }: Asked): readonly LimitUse[] {
+  if (bytes.length === DOUBLE) return [];
+  const amount = (at: number) => BigInt(Math.min(EXACT, bytes.readDoubleLE(at)));
   return limits.map((limit, index) => {
-    const at = intervals.length + 2 * index;
-    const [settled = 0, held = 0] = [told[at], told[at + 1]];
-    const interval = present[windows[index] ?? 0] ?? ALWAYS;
-    return { limit, settled: BigInt(settled), held: BigInt(held), interval };
+    const window = windows[index] ?? 0;
+    const pair = intervals[window - 1];
+    const isUsd = limit.unit === 'usd';
+    const at = DOUBLE + intervals.length + AMOUNTS * (groups[index] ?? 0) + (isUsd ? 0 : DOUBLE);
+    return {
+      limit,
+      settled: amount(at),
+      held: amount(at + 2 * DOUBLE),
+      interval: pair?.[bytes[DOUBLE + window - 1] === 1 ? 1 : 0] ?? ALWAYS,
+    };
   });
 }
 

@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import type { Scope } from '../task/budget.ts';
 import { type Interval, toIntervalKey } from '../task/window.ts';
 import { holdFunctions } from './hold-functions.ts';
-import { budgetKeys } from './keys.ts';
+import { budgetKeys, nameOfScope } from './keys.ts';
 import type { Redis } from './redis.ts';
 import type { ScopeSums } from './scope-sums.ts';
 
@@ -78,7 +78,8 @@ async function rebuild(redis: Redis, options: HydrateOptions, request: HydrateRe
     ]);
     const started = sums.started.map(({ scopes, ...attempt }) => ({
       ...attempt,
-      scopes: scopes.map(([kind, id]) => keys.scope(kind, id)),
+      scopes: scopes.map(([kind, id]) => nameOfScope({ kind, id })).join('\n'),
+      count: scopes.length,
     }));
     const written = await redis.run(
       holdFunctions['hydrate-write'],

@@ -32,8 +32,12 @@ export type Redis = {
 
 export type Script = { readonly lua: string; readonly sha: string };
 
-/** A function that Redis keeps: its name, and the library that brings it. */
-export type StoredFunction = { readonly name: string; readonly library: string };
+/** A function that Redis keeps: its name, the library that brings it, and whether its texts are answered as the bytes that they are. */
+export type StoredFunction = {
+  readonly name: string;
+  readonly library: string;
+  readonly answersBytes: boolean;
+};
 
 export type RedisOptions = {
   readonly url: string;
@@ -57,6 +61,7 @@ export function loadScript(...names: readonly string[]): Script {
 export function loadLibrary<Name extends string>(
   shared: readonly string[],
   names: readonly Name[],
+  answeringBytes: readonly Name[] = [],
 ): Readonly<Record<Name, StoredFunction>> {
   const { lua, sha } = loadScript(...shared);
   const bodies = names.map((name) => ({ name, lua: loadScript(name).lua }));
@@ -69,7 +74,10 @@ export function loadLibrary<Name extends string>(
     (body) => `redis.register_function('${nameOf(body.name)}', function(KEYS, ARGV)\n${body.lua}\nend)`,
   );
   const library = `#!lua name=weir_${version}\n${[lua, ...functions].join('\n')}`;
-  const entries = names.map((name) => [name, { name: nameOf(name), library }] as const);
+  const entries = names.map((name) => {
+    const stored = { name: nameOf(name), library, answersBytes: answeringBytes.includes(name) };
+    return [name, stored] as const;
+  });
   return Object.fromEntries(entries) as Record<Name, StoredFunction>; // an entry for each name
 }
 
@@ -179,12 +187,16 @@ export async function runScript(
 
 async function callFunction(
   client: Client,
-  { name, library }: StoredFunction,
+  { name, library, answersBytes }: StoredFunction,
   keys: readonly string[],
   args: readonly (string | number)[],
 ): Promise<unknown> {
+  const call = (): Promise<unknown> =>
+    answersBytes
+      ? client.callBuffer('FCALL', name, keys.length, ...keys, ...args)
+      : client.fcall(name, keys.length, ...keys, ...args);
   try {
-    return await client.fcall(name, keys.length, ...keys, ...args);
+    return await call();
   } catch (error) {
     // A server without the library; nothing ran.
     if (!(error instanceof Error) || !error.message.startsWith('ERR Function not found')) throw error;
@@ -192,7 +204,7 @@ async function callFunction(
       // Another process was faster.
       if (!(fault instanceof Error) || !fault.message.includes('already exists')) throw fault;
     });
-    return client.fcall(name, keys.length, ...keys, ...args);
+    return call();
   }
 }
 

@@ -52,10 +52,10 @@ function toTimedLibrary(library: string): string {
   return `#!lua name=timed_${version}\n${noted.replaceAll(/'weir_([0-9a-f]+_\w+)'/g, "'timed_$1'")}`;
 }
 
-function toTimedFunction({ name, library }: StoredFunction): StoredFunction {
+function toTimedFunction({ name, library, ...how }: StoredFunction): StoredFunction {
   const timed = timedLibraries.get(library) ?? toTimedLibrary(library);
   timedLibraries.set(library, timed);
-  return { name: name.replace('weir_', 'timed_'), library: timed };
+  return { ...how, name: name.replace('weir_', 'timed_'), library: timed };
 }
 
 const timedLibraries = new Map<string, string>();

@@ -3,6 +3,7 @@
 import { describe, expect, it } from 'vitest';
 import { budgetKeys } from '../../src/stores/keys.ts';
 import { NO_USAGE } from '../../src/task/usage.ts';
+import { eventually } from '../support/eventually.ts';
 import {
   attemptOf,
   estimateOf,
@@ -12,8 +13,8 @@ import {
   NANO,
   payerOf,
 } from '../support/holds.ts';
-import { changeCounters, changeRecord } from '../support/scope-counters.ts';
-import { openTestStores } from '../support/stores.ts';
+import { changeCounters, changeRecord, readCounters } from '../support/scope-counters.ts';
+import { openTestStores, storesOn } from '../support/stores.ts';
 
 const DIME = NANO / 10n;
 
@@ -119,5 +120,38 @@ describe('hydrate', () => {
     const spent = await stores.accounts.settled('tenant-a', { kind: 'user', id: 'user-a' });
     const probe = await holdOnce(stores, options(99, { limits, estimate: estimateOf(6n * NANO) }));
     expect(probe).toMatchObject({ kind: 'refused', settled: spent.nanoUsd, held: 0n });
+  });
+});
+
+describe('expiredLeases', () => {
+  it('finds every hold that nobody marked, also of more than it looks at in one go', async () => {
+    await using test = await openTestStores();
+    const short = storesOn(test, { leaseMs: 20 });
+    const keys = Array.from({ length: 2_500 }, (_, n) => options(n, { limits: [] }));
+    for (const one of keys) await holdOnce(short, one);
+    const found = new Set<string>();
+    await eventually(async () => {
+      const tenantId = keys[0]?.payer.tenantId ?? '';
+      for (const key of await short.redisGate.expiredLeases(tenantId, 5_000)) found.add(key);
+      expect(found).toEqual(new Set(keys.map(({ attemptKey }) => attemptKey)));
+    });
+  });
+});
+
+describe('hold', () => {
+  it('leaves no counter behind where an older attempt cannot be counted down', async () => {
+    await using test = await openTestStores();
+    const { stores } = test;
+    const limits = [limitOn(payerOf('a'), 'user', 10_000n, 'tokens')];
+    await holdOnce(stores, options(1, { limits }));
+    const { scope } = budgetKeys(test.prefix, 'tenant-a');
+    const key = scope('user', 'user-a');
+    await changeCounters(test.redis, key, { interval: 'all', heldUsd: '=inf' });
+    const newer = options(1, { limits, attemptKey: 'task-a:run:answer:1#0.1.2.0' });
+    expect((await holdOnce(stores, newer)).kind).toBe('ok');
+    expect(await test.redis.command((client) => client.exists(key))).toBe(0);
+    // Its next caller has it rebuilt.
+    expect((await holdOnce(stores, options(2, { limits }))).kind).toBe('ok');
+    expect(await readCounters(test.redis, key)).toMatchObject({ 'all:usd:settled': '0' });
   });
 });

@@ -8,7 +8,7 @@ const shared = loadScript('holds').lua;
 const READ = `${shared}
 local state = redis.call('GET', KEYS[1])
 if not state then return {} end
-local hydrated, version, hydrating, _, blocks, from = read(HEAD, state)
+local hydrated, hydrating, _, version, blocks, from = read(HEAD, state)
 local answer = { 'hydrated', hydrated, 'version', version }
 local function add(name, value) answer[#answer + 1], answer[#answer + 2] = name, value end
 if hydrating ~= NONE then add('hydrating', hydrating) end
@@ -30,10 +30,10 @@ return answer`;
 
 const CHANGE = `${shared}
 local state = redis.call('GET', KEYS[1])
-local hydrated, version, hydrating, untilMs, blocks, from = read(HEAD, state)
+local hydrated, hydrating, untilMs, version, blocks, from = read(HEAD, state)
 local rest = string.sub(state, from)
 if ARGV[1] ~= '=' then hydrated = ARGV[1] end
-redis.call('SET', KEYS[1], pack(HEAD, hydrated, version, hydrating, untilMs, blocks) .. rest, 'KEEPTTL')
+redis.call('SET', KEYS[1], pack(HEAD, hydrated, hydrating, untilMs, version, blocks) .. rest, 'KEEPTTL')
 if ARGV[2] == '' then return 1 end
 local at = blockOf(redis.call('GET', KEYS[1]), ARGV[2])
 local amounts = { read('<dddd', redis.call('GET', KEYS[1]), at + IDENTITY_SIZE) }
@@ -85,8 +85,11 @@ const CHANGE_RECORD = `${shared}
 local text = redis.call('HGET', KEYS[1], ARGV[2])
 local record = recordOf(text, ARGV[1])
 if ARGV[3] ~= '=' then record.sent = ARGV[3] end
-if ARGV[4] ~= '=' then record.hydrated = ARGV[4] end
-writeRecord(KEYS[1], ARGV[2], text, record)
+local tail = tailAt(text, record)
+local hydrated, owner, scopes = read(TAIL, text, tail)
+if ARGV[4] ~= '=' then hydrated = ARGV[4] end
+local rest = string.sub(text, record.places, tail - 1) .. pack(TAIL, hydrated, owner, scopes)
+redis.call('HSET', KEYS[1], ARGV[2], replaced(text, record, written(record, rest)))
 return 1`;
 
 /** As a snapshot may say it: whether the attempt was sent, and under which server and generation it was held. */

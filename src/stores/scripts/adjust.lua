@@ -7,12 +7,13 @@
 local cost, tokens, wanted, heldAt = ARGV[1] + 0, ARGV[2] + 0, ARGV[4], ARGV[5] + 0
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
 redis.call('SET', KEYS[1], 'adjusted', 'PX', ARGV[3])
+tellNobody()
 local states = redis.call('MGET', unpack(KEYS, 2))
 for index = 2, #KEYS do
   local key, state = KEYS[index], states[index - 1]
   local version = versionOf(state, wanted)
   local _, hydrating, blocks, from
-  if version ~= NONE then _, _, hydrating, _, blocks, from = read(HEAD, state) end
+  if version ~= NONE then _, hydrating, _, _, blocks, from = read(HEAD, state) end
   if hydrating == NONE and version == ARGV[4 + index] then
     for block = from, from + BLOCK_SIZE * (blocks - 1), BLOCK_SIZE do
       local start, stop, _, settledUsd, settledTokens = read(BLOCK, state, block)

@@ -3,11 +3,13 @@
 -- intervals of the scope stay as they are.
 -- KEYS: holds, leases, scope
 -- ARGV: token, '<generation>:<run id>', leaseMs, number of intervals, then per interval: its name, settled nano, settled tokens; then
---       JSON: [{key, call, nano, tokens, owner, heldAt, scopes = [key, ...]}] of started attempts, amounts as text
+--       JSON: [{key, call, nano, tokens, owner, heldAt, scopes = names as in a record, count = their number}] of started attempts,
+--       amounts as text
 -- Returns 'OK' or 'LOST'
 local token, wanted, intervalCount, state = ARGV[1], ARGV[2], ARGV[4] + 0, redis.call('GET', KEYS[3])
 if not state then return 'LOST' end
-local hydrated, oldVersion, hydrating, _, oldCount, from = read(HEAD, state)
+local ownName = string.match(KEYS[3], ':scope:(.*)$')
+local hydrated, hydrating, _, oldVersion, oldCount, from = read(HEAD, state)
 if hydrating ~= token then return 'LOST' end
 if hydrated ~= wanted then oldVersion, oldCount = NONE, 0 end
 
@@ -43,7 +45,7 @@ local function placeOf(version, identities, heldAt, record)
   end
   -- Only what was counted everywhere before is counted everywhere now.
   if oldVersion == NONE or version == oldVersion then version = token end
-  return pack(PLACE, KEYS[3], version, #identities / IDENTITY_SIZE) .. identities
+  return pack(PLACE, version, #identities / IDENTITY_SIZE) .. identities
 end
 
 local function settleIn(heldAt, charge)
@@ -59,30 +61,33 @@ local function countUnderWay(attempt)
   local record = recordOf(text, attempt.key)
   if not record then
     -- Nobody knows whether a lost record was marked sent: it says "maybe", and gets a lease so that its owner can show itself.
-    text = uncounted('u', attempt, unpack(attempt.scopes)) .. (text or '')
+    text = uncounted('u', attempt, attempt.count) .. (text or '')
     record = recordOf(text, attempt.key)
     redis.call('ZADD', KEYS[2], now + ARGV[3], attempt.key)
   end
-  local at, places = record.places, {}
-  for place = 1, record.count do
-    local key, version, counted, identities = read(PLACE, text, at)
+  local tail, at, places, number = tailAt(text, record), record.places, {}, 0
+  local _, _, scopes = read(TAIL, text, tail)
+  for name in string.gmatch(scopes, '[^\n]+') do
+    local version, counted, identities = read(PLACE, text, at)
     local next = identities + IDENTITY_SIZE * counted
-    if key == KEYS[3] then
-      places[place] = placeOf(version, string.sub(text, identities, next - 1), record.heldAt, record)
+    number = number + 1
+    if name == ownName then
+      places[number] = placeOf(version, sub(text, identities, next - 1), record.heldAt, record)
     else
-      places[place] = string.sub(text, at, next - 1)
+      places[number] = sub(text, at, next - 1)
     end
     at = next
   end
-  local head = string.sub(text, record.at, record.places - 1)
-  redis.call('HSET', KEYS[1], attempt.call, replaced(text, record, head .. table.concat(places)))
+  local rest = table.concat(places) .. sub(text, tail, record.at + record.size - 1)
+  redis.call('HSET', KEYS[1], attempt.call, replaced(text, record, written(record, rest)))
 end
 
+tellNobody()
 for _, attempt in ipairs(cjson.decode(ARGV[5 + 3 * intervalCount])) do
   if ended[attempt.key] then settleIn(attempt.heldAt + 0, ended[attempt.key]) else countUnderWay(attempt) end
 end
 for _, counter in ipairs(rebuilt) do
   kept[#kept + 1] = pack(BLOCK, counter.start, counter.stop, token, counter.settledUsd, counter.settledTokens, counter.heldUsd, counter.heldTokens)
 end
-redis.call('SET', KEYS[3], pack(HEAD, wanted, token, NONE, 0, #kept) .. table.concat(kept), 'PX', SCOPE_TTL_MS)
+redis.call('SET', KEYS[3], pack(HEAD, wanted, NONE, 0, token, #kept) .. table.concat(kept), 'PX', SCOPE_TTL_MS)
 return 'OK'

@@ -15,23 +15,24 @@ for block = from, from + BLOCK_SIZE * (blocks - 1), BLOCK_SIZE do
   byIdentity[string.sub(state, block, block + IDENTITY_SIZE - 1)] = counter
 end
 
--- A record is read once, whatever it is counted in: there may be thousands, and everybody waits meanwhile.
+-- A record is read once, whatever it is counted in: there may be thousands, and everybody waits meanwhile. What its counters are called is
+-- unique, so that those of other scopes are none of these.
 for _, text in ipairs(redis.call('HVALS', KEYS[1])) do
   local at = 1
   while at <= #text do
-    local _, _, _, nano, tokens, attemptKey, _, _, count, place = read(RECORD, text, at)
+    local _, _, nano, tokens, _, count, size, attemptKey, place = read(RECORD, text, at)
     for _ = 1, count do
-      local key, _, counted, identities = read(PLACE, text, place)
+      local _, counted, identities = read(PLACE, text, place)
       place = identities + IDENTITY_SIZE * counted
-      for held = identities, key == KEYS[2] and place - 1 or 0, IDENTITY_SIZE do
-        local counter = byIdentity[string.sub(text, held, held + IDENTITY_SIZE - 1)]
+      for held = identities, place - 1, IDENTITY_SIZE do
+        local counter = byIdentity[sub(text, held, held + IDENTITY_SIZE - 1)]
         if counter then
           counter.nano, counter.tokens = sumOf(counter.nano, nano), sumOf(counter.tokens, tokens)
           counter.keys[#counter.keys + 1] = attemptKey
         end
       end
     end
-    at = place
+    at = at + size
   end
 end
 

@@ -8,14 +8,14 @@ local text = redis.call('HGET', KEYS[1], callKey)
 local record = recordOf(text, attemptKey)
 if not record then return 0 end
 -- Read from a snapshot, it may have been taken since; and where no scope has a limit, no version tells.
-if not isOfRun(record.hydrated, string.match(wanted, ':(.*)$')) then return 0 end
+if not isOfRun(tailOf(text, record), string.match(wanted, ':(.*)$')) then return 0 end
 local states, at = redis.call('MGET', unpack(KEYS, 4)), record.places
-for place = 1, record.count do
-  local key, version, counted, identities = read(PLACE, text, at)
+for index = 1, record.count do
+  local version, counted, identities = read(PLACE, text, at)
   at = identities + IDENTITY_SIZE * counted
-  local index = indexOf(KEYS, key, 4, place)
-  if index and versionOf(states[index - 3], wanted) ~= version then return 0 end
+  if versionOf(states[index], wanted) ~= version then return 0 end
 end
+tellNobody()
 for index = 4, #KEYS do
   if states[index - 3] then disturb(KEYS[index], states[index - 3]) end
 end

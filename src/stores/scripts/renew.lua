@@ -6,6 +6,7 @@ local record = recordOf(text, ARGV[1])
 if not record then return 0 end
 -- Only who has sent renews; a record that came back from a snapshot may have forgotten it.
 record.seen, record.sent = ARGV[4] + 0, 'y'
+tellNobody()
 writeRecord(KEYS[1], ARGV[2], text, record)
 redis.call('ZADD', KEYS[2], nowMs() + ARGV[3], ARGV[1])
 return 1
