@@ -47,12 +47,12 @@ export function createRateBuckets(
   redis: Pick<Redis, 'run'>,
   options: { readonly leaseMs: number; readonly classes: RateClasses },
 ) {
-  const { leaseMs, classes } = options;
+  const { leaseMs } = options;
+  const settingsOf = createSettings(options.classes);
   const ask = async (slot: Slot, request: SlotRequest, isProbe: boolean): Promise<SlotAnswer> => {
     const { attemptKey, booking, queuedAtMs, input, output } = request;
-    const settings = settingsOf(slot, request, classes, isProbe);
     const lease = isProbe ? 0 : leaseMs;
-    const args = [attemptKey, booking, lease, queuedAtMs, input, output, settings];
+    const args = [attemptKey, booking, lease, queuedAtMs, input, output, settingsOf(slot, request, isProbe)];
     return toAnswer(await redis.run(functions['rate-admit'], keysOf(slot.keys, attemptKey), args));
   };
   return {
@@ -101,32 +101,38 @@ export function createRateBuckets(
   };
 }
 
-/** As rate-admit.lua reads them. */
-function settingsOf(
-  { outer, inner }: Slot,
-  { priority, neverBooks }: SlotRequest,
-  { horizonMs, ...classes }: RateClasses,
-  isProbe: boolean,
-): string {
-  const limits = (limit: RateLimit) => [
-    ...RATE_DIMENSIONS.map((dimension) => limit[dimension] ?? 0),
-    limit.maxParallel ?? 0,
-  ];
-  return [
-    PRIORITIES.indexOf(priority) + 1,
-    classes.rpmBurstMs * 1_000,
-    classes.tpmBurstMs * 1_000,
-    neverBooks ? -1 : horizonMs[priority],
-    isProbe ? classes.leastBookedMs : 0,
-    horizonMs[priority],
-    classes.agedShare,
-    // Twice what anybody else may book: there is a place behind them all.
-    neverBooks ? -1 : 2 * Math.max(...Object.values(horizonMs)),
-    classes.reservedShare,
-    horizonMs.high,
-    ...limits(outer),
-    ...limits(inner),
-  ].join(' ');
+/** The settings of a request as rate-admit.lua reads them. They are few, and written once: every call asks. */
+function createSettings({ horizonMs, ...classes }: RateClasses) {
+  const ofClasses = new Map<string, string>();
+  const ofLimits = new WeakMap<RateLimit, string>();
+  const limits = (limit: RateLimit): string => {
+    const known = ofLimits.get(limit);
+    if (known !== undefined) return known;
+    const dimensions = RATE_DIMENSIONS.map((dimension) => limit[dimension] ?? 0);
+    const text = [...dimensions, limit.maxParallel ?? 0].join(' ');
+    ofLimits.set(limit, text);
+    return text;
+  };
+  const toText = ({ priority, neverBooks }: SlotRequest, isProbe: boolean): string =>
+    [
+      PRIORITIES.indexOf(priority) + 1,
+      classes.rpmBurstMs * 1_000,
+      classes.tpmBurstMs * 1_000,
+      neverBooks ? -1 : horizonMs[priority],
+      isProbe ? classes.leastBookedMs : 0,
+      horizonMs[priority],
+      classes.agedShare,
+      // Twice what anybody else may book: there is a place behind them all.
+      neverBooks ? -1 : 2 * Math.max(...Object.values(horizonMs)),
+      classes.reservedShare,
+      horizonMs.high,
+    ].join(' ');
+  return ({ outer, inner }: Slot, request: SlotRequest, isProbe: boolean): string => {
+    const name = `${request.priority} ${request.neverBooks} ${isProbe}`;
+    const known = ofClasses.get(name) ?? toText(request, isProbe);
+    ofClasses.set(name, known);
+    return `${known} ${limits(outer)} ${limits(inner)}`;
+  };
 }
 
 /** As rate-permits.lua lists them. */
