@@ -38,14 +38,13 @@ export function scopeOfKey(key: string): Scope | undefined {
   return at < 0 ? undefined : scopeOfName(key.slice(at + SCOPE_PART.length));
 }
 
-/** Key names of one slot of rate control: two buckets, the leases of their permits, and what is booked. */
+/** Key names of one slot of rate control: two buckets, the leases of permits where these are bounded, and what is booked. */
 export type RateKeys = {
   readonly outer: string;
   readonly inner: string;
   readonly outerLeases: string;
   readonly innerLeases: string;
   readonly bookings: string;
-  readonly permit: (attemptKey: string) => string;
 };
 
 /** A provider's bucket and, inside it, the one of a model. */
@@ -57,7 +56,6 @@ export function rateKeys(prefix: string, provider: string, model = ''): RateKeys
     outerLeases: `${slot}:leases`,
     innerLeases: `${slot}:leases:${model}`,
     bookings: `${slot}:bookings`,
-    permit: (attemptKey) => `${slot}:permit:${attemptKey}`,
   };
 }
 
@@ -70,7 +68,6 @@ export function tenantRateKeys(prefix: string, tenantId: string, tier: string): 
     outerLeases: `${slot}:plan:leases`,
     innerLeases: `${slot}:tier:${tier}:leases`,
     bookings: `${slot}:bookings`,
-    permit: (attemptKey) => `${slot}:permit:${attemptKey}`,
   };
 }
 

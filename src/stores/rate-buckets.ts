@@ -53,7 +53,7 @@ export function createRateBuckets(
     const { attemptKey, booking, queuedAtMs, input, output } = request;
     const lease = isProbe ? 0 : leaseMs;
     const args = [attemptKey, booking, lease, queuedAtMs, input, output, settingsOf(slot, request, isProbe)];
-    return toAnswer(await redis.run(functions['rate-admit'], keysOf(slot.keys, attemptKey), args));
+    return toAnswer(await redis.run(functions['rate-admit'], keysOf(slot.keys), args));
   };
   return {
     admit: (slot: Slot, request: SlotRequest) => ask(slot, request, false),
@@ -67,7 +67,7 @@ export function createRateBuckets(
       { attemptKey, booking }: Pick<SlotRequest, 'attemptKey' | 'booking'>,
     ): Promise<SlotAnswer> {
       const args = [attemptKey, booking, leaseMs, outer.maxParallel ?? 0, inner.maxParallel ?? 0];
-      return toAnswer(await redis.run(functions['rate-redeem'], keysOf(keys, attemptKey), args));
+      return toAnswer(await redis.run(functions['rate-redeem'], keysOf(keys), args));
     },
 
     /** Answers what the model usually writes, as far as it was asked and is known. */
@@ -81,7 +81,7 @@ export function createRateBuckets(
       );
       const flags = [used.isSent ? 0 : 1, used.teaches];
       const args = [attemptKey, used.input, used.output, ...flags, limits.join(' ')];
-      const usual = await redis.run(functions['rate-give-back'], keysOf(keys, attemptKey), args);
+      const usual = await redis.run(functions['rate-give-back'], keysOf(keys), args);
       return typeof usual === 'number' && usual > 0 ? usual : undefined;
     },
 
@@ -91,7 +91,7 @@ export function createRateBuckets(
     },
 
     async renew(keys: RateKeys, attemptKey: string): Promise<void> {
-      await redis.run(functions['rate-renew'], keysOf(keys, attemptKey), [attemptKey, leaseMs]);
+      await redis.run(functions['rate-renew'], keysOf(keys), [attemptKey, leaseMs]);
     },
 
     /** Nobody is admitted to the bucket for so long; a shorter time never shortens a longer one. */
@@ -136,9 +136,8 @@ function createSettings({ horizonMs, ...classes }: RateClasses) {
 }
 
 /** As rate-permits.lua lists them. */
-function keysOf(keys: RateKeys, attemptKey = ''): string[] {
-  const { outer, inner, outerLeases, innerLeases, bookings, permit } = keys;
-  return [outer, inner, outerLeases, innerLeases, bookings, permit(attemptKey)];
+function keysOf({ outer, inner, outerLeases, innerLeases, bookings }: RateKeys): string[] {
+  return [outer, inner, outerLeases, innerLeases, bookings];
 }
 
 const LINES = [

@@ -19,6 +19,7 @@ function limited(rate: RateLimit, leaseMs = 60_000) {
   return {
     rates,
     permit,
+    keys: stage.keys,
     debtMs: stage.debtMs,
     admit: (input = 1, attemptKey = `attempt-${++attempts}`) =>
       stage.admit({ callKey: attemptKey, attemptKey, tokens: { input, output: 0 } }),
@@ -191,6 +192,26 @@ describe('parallel requests', () => {
     expect((await admit(1, 'third')).kind).toBe('wait');
     await rates.giveBack(permit('second'), { input: 1, output: 0, isSent: true });
     expect((await admit(1, 'third')).kind).toBe('admitted');
+  });
+});
+
+describe('permits of requests that never came back', () => {
+  it('are forgotten with their lease, and no others', async () => {
+    const { admit, keys } = limited({ rpm: 60_000 }, LEASE_MS);
+    const kept = async () => {
+      const fields = await test.redis.command((client) => client.hkeys(keys.outer));
+      return fields.filter((field) => field.startsWith('p:')).sort();
+    };
+    const lost = Array.from({ length: 300 }, (_, n) => `lost-${n}`);
+    await Promise.all(lost.map((key) => admit(1, key)));
+    expect(await kept()).toEqual(lost.map((key) => `p:${key}`).sort());
+    // A look comes with an admission, at most once a second, and sees a part of them.
+    await eventually(async () => {
+      await admit();
+      expect((await kept()).filter((field) => field.startsWith('p:lost'))).toEqual([]);
+    });
+    await admit(1, 'fresh');
+    expect(await kept()).toContain('p:fresh');
   });
 });
 

@@ -11,7 +11,15 @@ local attemptKey, booking, spec = ARGV[1], ARGV[2], specOf(ARGV[7])
 local isProbe, rank = ARGV[3] == '0', spec[1]
 local nowUs, nowMs = clock()
 local outer = call('HMGET', KEYS[1], 'b:' .. booking, 'swept', 'higher', 'blocked',
-  'rpm', 'limit:rpm', 'limitAt:rpm', 'tpm', 'limit:tpm', 'limitAt:tpm')
+  'rpm', 'limit:rpm', 'limitAt:rpm', 'tpm', 'limit:tpm', 'limitAt:tpm', 'p:' .. attemptKey)
+-- The permit that an earlier call of this very attempt was given stands, whatever is in the way of others.
+if outer[11] and not isProbe then
+  local input, output = readPermit(outer[11], nowMs)
+  if input then
+    grant(KEYS, attemptKey, input, output, nowMs + ARGV[3], spec[15], spec[20])
+    return 0
+  end
+end
 -- A model without limits of its own mostly has nothing there, and looking for that is cheaper than reading it.
 local inner = NOTHING
 if spec[16] > 0 or spec[17] > 0 or call('EXISTS', KEYS[2]) == 1 then
@@ -68,13 +76,8 @@ if spec[13] + spec[14] + spec[18] + spec[19] > 0 then
   end
 end
 
--- The permit that an earlier call of this very attempt was given stands, whatever is in the way of others.
 local isBooked, full = false, nil
 if waitUs <= 0 and not isProbe then full = fullLine(KEYS, spec[15], spec[20], nowMs) end
-if (waitUs > 0 or full) and not isProbe and call('EXISTS', KEYS[6]) == 1 then
-  grant(KEYS, attemptKey, '', ARGV[3], nowMs, spec[15], spec[20])
-  return 0
-end
 if full then return { 500, full, 0, lost } end
 if waitUs > 0 then
   local waitMs = math.ceil(waitUs / 1000)
@@ -102,8 +105,9 @@ if waitUs > 0 then
 elseif isProbe then
   return { 0, 0, 0, lost }
 else
-  if not grant(KEYS, attemptKey, ARGV[5] .. ' ' .. ARGV[6], ARGV[3], nowMs, spec[15], spec[20]) then return 0 end
-  call('HSET', KEYS[1], 'rpm', rpm or 0, 'tpm', tpm or 0)
+  local untilMs = nowMs + ARGV[3]
+  call('HSET', KEYS[1], 'rpm', rpm or 0, 'tpm', tpm or 0, 'p:' .. attemptKey, permitOf(ARGV[5], ARGV[6], untilMs))
+  occupy(KEYS, attemptKey, untilMs, spec[15], spec[20])
 end
 if innerRpm or innerTpm then call('HSET', KEYS[2], 'rpm', innerRpm or 0, 'tpm', innerTpm or 0) end
 for _, one in ipairs(apart or {}) do call('HSET', one[2], one[3], one[4] or 0) end

@@ -8,12 +8,14 @@ local call = redis.call
 local FIRST_OUTPUTS = 20
 call('ZREM', KEYS[3], ARGV[1])
 call('ZREM', KEYS[4], ARGV[1])
-local record = call('GETDEL', KEYS[6])
-if not record then return -1 end
-local input, output = string.match(record, '^(%d+) (%d+)')
+local field = 'p:' .. ARGV[1]
+local nowUs, nowMs = clock()
+local permit = call('HGET', KEYS[1], field)
+if permit then call('HDEL', KEYS[1], field) end
+local input, output = readPermit(permit, nowMs)
+if not input then return -1 end
 local moreInput, moreOutput = ARGV[2] - input, ARGV[3] - output
 local more = { ARGV[4] == '1' and -1 or 0, moreInput + moreOutput, moreInput, moreOutput }
-local nowUs, nowMs = clock()
 local limits = specOf(ARGV[6])
 
 -- What was used beyond the booking is taken now, also from a bucket that has filled up since; what was not used comes back.

@@ -1,11 +1,12 @@
 -- Shared by the functions of rate control, after rate-limits.lua: the clock, the lines of a bucket, what permits and bookings look like,
 -- and how they end. While Redis reads a library there is neither `redis.call` nor `math`: they are found when a function runs.
 -- Every function gets the same keys:
---   1 outer bucket, 2 inner bucket, 3 leases of permits in the outer one, 4 leases in the inner one, 5 bookings, 6 permit of the attempt
+--   1 outer bucket, 2 inner bucket, 3 leases of permits in the outer one, 4 leases in the inner one, 5 bookings
 --   bucket    hash: rpm, tpm, inputTpm, outputTpm = theoretical arrival times in microseconds; blocked (ms); limit:<dimension> and
---             limitAt:<dimension> (rate-limits.lua). The outer one also: b:<booking> = a booking, swept (ms), higher (ms, when a rank of 1
---             or 2 was last admitted), aged (us), w:<model> = '<outputs seen> <95th percentile>'
---   permit    '<input> <output>' that were booked; gone when its lease is over
+--             limitAt:<dimension> (rate-limits.lua). The outer one also: p:<attempt key> = a permit, b:<booking> = a booking, swept (ms)
+--             and sweeping (where the look for lost permits goes on), higher (ms, when a rank of 1 or 2 was last admitted), aged (us),
+--             w:<model> = '<outputs seen> <95th percentile>'
+--   permit    '<input> <output>' that were booked, and the ms until which it counts
 --   leases    zset attemptKey -> ms, of a bucket that bounds parallel requests
 --   bookings  zset booking -> ms until which it is valid
 --   a booking is '<slot us> <until ms> <input> <output> <tightest line>', then for each line that it is in
@@ -50,13 +51,26 @@ local function lineUp(tat, learnt, learntAtMs, configured, cost, burstUs, usable
   return math.floor(from + costUs), costUs, waitUs, fullUs
 end
 
--- Makes a permit, or keeps the one that is there. Answers whether it is new.
-local function grant(keys, attemptKey, record, leaseMs, nowMs, outerParallel, innerParallel)
-  local isNew = redis.call('SET', keys[6], record, 'NX', 'PX', leaseMs)
-  if not isNew then redis.call('PEXPIRE', keys[6], leaseMs) end
-  if outerParallel > 0 then redis.call('ZADD', keys[3], nowMs + leaseMs, attemptKey) end
-  if innerParallel > 0 then redis.call('ZADD', keys[4], nowMs + leaseMs, attemptKey) end
-  return isNew
+-- A permit as it is written; input and output are texts.
+local function permitOf(input, output, untilMs) return string.format('%s %s %.0f', input, output, untilMs) end
+
+-- Input and output of a permit that counts; nothing of one that is absent or whose lease is over.
+local function readPermit(permit, nowMs)
+  if not permit then return end
+  local input, output, untilMs = string.match(permit, '^(%d+) (%d+) (%d+)$')
+  if untilMs + 0 > nowMs then return input, output end
+end
+
+-- The place of a permit among the parallel ones.
+local function occupy(keys, attemptKey, untilMs, outerParallel, innerParallel)
+  if outerParallel > 0 then redis.call('ZADD', keys[3], untilMs, attemptKey) end
+  if innerParallel > 0 then redis.call('ZADD', keys[4], untilMs, attemptKey) end
+end
+
+-- Makes a permit, or keeps it for another lease.
+local function grant(keys, attemptKey, input, output, untilMs, outerParallel, innerParallel)
+  redis.call('HSET', keys[1], 'p:' .. attemptKey, permitOf(input, output, untilMs))
+  occupy(keys, attemptKey, untilMs, outerParallel, innerParallel)
 end
 
 -- Whether as many requests run as may. Those whose lease is over do not count, also where no sweep has seen them.
@@ -76,11 +90,17 @@ local function forget(keys, booking)
   redis.call('ZREM', keys[5], booking)
 end
 
--- Leases of processes that died, and bookings that nobody came for in time. `own` is looked at by whoever asks. Answers how many were lost.
+-- Leases of processes that died and a part of their permits, and bookings that nobody came for in time. `own` is looked at by whoever asks.
+-- Answers how many bookings were lost.
 local function sweep(keys, nowMs, own)
-  redis.call('HSET', keys[1], 'swept', nowMs)
   redis.call('ZREMRANGEBYSCORE', keys[3], '-inf', nowMs)
   redis.call('ZREMRANGEBYSCORE', keys[4], '-inf', nowMs)
+  local from = redis.call('HGET', keys[1], 'sweeping') or '0'
+  local page = redis.call('HSCAN', keys[1], from, 'MATCH', 'p:*', 'COUNT', 200)
+  for field = 1, #page[2], 2 do
+    if not readPermit(page[2][field + 1], nowMs) then redis.call('HDEL', keys[1], page[2][field]) end
+  end
+  redis.call('HSET', keys[1], 'swept', nowMs, 'sweeping', page[1])
   local lost = 0
   for _, late in ipairs(redis.call('ZRANGEBYSCORE', keys[5], '-inf', '(' .. nowMs, 'LIMIT', 0, 500)) do
     if late ~= own then
@@ -105,6 +125,6 @@ local function redeem(keys, record, attemptKey, booking, leaseMs, outerParallel,
   local full = fullLine(keys, outerParallel, innerParallel, nowMs)
   if full then return { 500, full, 1, 0 } end
   forget(keys, booking)
-  grant(keys, attemptKey, input .. ' ' .. output, leaseMs, nowMs, outerParallel, innerParallel)
+  grant(keys, attemptKey, input, output, nowMs + leaseMs, outerParallel, innerParallel)
   return 0
 end

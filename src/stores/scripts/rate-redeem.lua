@@ -5,12 +5,12 @@ local call = redis.call
 local attemptKey, booking = ARGV[1], ARGV[2]
 local outerParallel, innerParallel = tonumber(ARGV[4]), tonumber(ARGV[5])
 local nowUs, nowMs = clock()
-local permit = call('GET', KEYS[6])
-if permit then
-  grant(KEYS, attemptKey, permit, ARGV[3], nowMs, outerParallel, innerParallel)
+local state = call('HMGET', KEYS[1], 'b:' .. booking, 'blocked', 'p:' .. attemptKey)
+local input, output = readPermit(state[3], nowMs)
+if input then
+  grant(KEYS, attemptKey, input, output, nowMs + ARGV[3], outerParallel, innerParallel)
   return 0
 end
-local state = call('HMGET', KEYS[1], 'b:' .. booking, 'blocked')
 if not state[1] then return { -1, 0, 0, 0 } end
 local blockedMs, line = (state[2] or 0) - nowMs, 9
 local innerMs = (call('HGET', KEYS[2], 'blocked') or 0) - nowMs
