@@ -4,7 +4,7 @@ export default defineConfig({
   test: {
     include: ['tests/**/*.test.ts'],
     exclude: ['tests/faults/**'],
-    globalSetup: ['tests/support/servers.ts'],
+    globalSetup: ['tests/support/readers.ts', 'tests/support/servers.ts'],
     reporters: ['default', './tests/support/closing-line.ts'],
     testTimeout: 30_000,
     hookTimeout: 60_000,

@@ -5,6 +5,7 @@ import { createCalendars } from '../src/stores/calendars.ts';
 import { type AttemptRef, createGate, type Gate } from '../src/stores/gate.ts';
 import { createRates } from '../src/stores/rates.ts';
 import { createRedis, type Redis } from '../src/stores/redis.ts';
+import { appendOf, publishOf } from './event-load.ts';
 import { ESTIMATE, type Job, limitsOf, type Order, payerOf, type Report, type Shape } from './load.ts';
 
 const [url = '', keyPrefix = '', index = ''] = process.argv.slice(2);
@@ -18,6 +19,7 @@ const gate = createGate(redis, {
   calendars: createCalendars({ zone: 'UTC', weekStart: 'monday' }),
 });
 const counter = { next: 0 };
+const eventLoads = new Map<string, Promise<() => Promise<unknown>>>();
 const callersByTenant = new Map<string, ReturnType<typeof callersOf>>();
 
 process.on('message', (order: Order) => void obey(order));
@@ -26,7 +28,7 @@ await redis.ready(10_000);
 process.send?.('ready');
 
 async function obey({ job, ms, inFlight }: Order): Promise<void> {
-  const once = operationOf(job);
+  const once = await operationOf(job);
   const from = performance.now();
   const until = from + ms;
   const cpuFrom = process.cpuUsage();
@@ -39,7 +41,7 @@ async function obey({ job, ms, inFlight }: Order): Promise<void> {
   process.send?.({ done, ms: performance.now() - from, cpuMicros: user + system } satisfies Report);
 }
 
-function operationOf(job: Job): () => Promise<unknown> {
+function operationOf(job: Job): (() => Promise<unknown>) | Promise<() => Promise<unknown>> {
   switch (job.kind) {
     case 'incr':
       return incrementOf(redis);
@@ -54,6 +56,14 @@ function operationOf(job: Job): () => Promise<unknown> {
     }
     case 'permit':
       return permitOf(redis, job.buckets);
+    case 'xadd':
+    case 'publish': {
+      const { kind, batch } = job;
+      const key = `${kind}-${batch.deltas}-${index}`;
+      const made = eventLoads.get(key) ?? (kind === 'xadd' ? appendOf : publishOf)(redis, key, batch);
+      eventLoads.set(key, made);
+      return made;
+    }
     default:
       return job satisfies never;
   }

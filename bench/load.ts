@@ -7,6 +7,7 @@ import { createCalendars } from '../src/stores/calendars.ts';
 import { createHydrate, type HydrateOptions, type HydrateRequest } from '../src/stores/hydrate.ts';
 import type { BindingLimit, LimitWindow, Payer } from '../src/task/budget.ts';
 import { scopesOf } from '../src/task/budget.ts';
+import type { Batch } from './event-load.ts';
 import { type BenchStores, median, spread } from './harness.ts';
 
 /** Whose holds they are, and how many limits each of their scopes has. */
@@ -27,7 +28,11 @@ export type Job =
   /** A hold and its release, counted as one. */
   | { readonly kind: 'holdAndRelease'; readonly shape: Shape }
   /** A permit of a provider; 4: and of its model. Each is limited in requests and in tokens. */
-  | { readonly kind: 'permit'; readonly buckets: 2 | 4 };
+  | { readonly kind: 'permit'; readonly buckets: 2 | 4 }
+  /** One event as an entry of a stream. */
+  | { readonly kind: 'xadd'; readonly batch: Batch }
+  /** A batch of events, published. */
+  | { readonly kind: 'publish'; readonly batch: Batch };
 
 export type Order = { readonly job: Job; readonly ms: number; readonly inFlight: number };
 export type Report = { readonly done: number; readonly ms: number; readonly cpuMicros: number };

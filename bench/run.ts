@@ -4,6 +4,8 @@ import { heading, say } from '../dev/demo/terminal.ts';
 
 const BENCHES = [
   ...['holds', 'hold-and-settle', 'hold-scaling', 'hydration', 'limits', 'quota', 'rates', 'rate-accuracy'],
+  'publish-events',
+  'event-log',
   ...['priority', 'fairness', 'pool-scaling', 'temporal-overhead'],
 ];
 

@@ -44,6 +44,8 @@ const PARTITION_INTERVAL_MS = 3_600_000;
 const RETENTION_INTERVAL_MS = 3_600_000;
 const DRIFT_LOOK_MS = 200;
 const LEARNT_INTERVAL_MS = 2_000;
+/** A reader that is further behind catches up from rings and Postgres. */
+const KEEP_LIVE_MS = 60_000;
 
 /** Runs every job at its interval until disposed. A job that fails is logged and comes again. */
 export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
@@ -57,7 +59,7 @@ export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
   const jobs: readonly [string, number, () => Promise<unknown>][] = [
     ['reaper', options.reaperIntervalMs, () => reap(options.calls, options.lifeOf)],
     ['gates', options.reaperIntervalMs, () => returnGates(options)],
-    ['sweeper', options.sweepAfterMs, () => stores.events.sweep(options.sweepAfterMs)],
+    ['sweeper', options.sweepAfterMs, () => sweep(options)],
     [
       'reconciler',
       options.reconcileIntervalMs,
@@ -80,6 +82,11 @@ export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
       setGauges(stores, options.metrics),
     ),
   );
+  running.push(
+    repeat(stopping.signal, options.reaperIntervalMs, log, 'event-log', async () =>
+      options.metrics.eventLog.state(await stores.eventLog.state()),
+    ),
+  );
   // Without a lock, too: each process may be the one that saw the other Redis first.
   running.push(repeat(stopping.signal, LEARNT_INTERVAL_MS, log, 'learnt-rates', () => keepLearnt(options)));
   return {
@@ -100,6 +107,12 @@ async function returnGates({ redis, stores, calls, returnAfterMs, log }: Houseke
   if (!(await takesWrites(redis))) return;
   const returned = await stores.gate.returnToRedis(returnAfterMs);
   if (returned > 0) log.info('budgets are held in redis again', { tenants: returned });
+}
+
+/** Milestones that their own publisher left behind, and texts that the live feeds have kept for long enough. */
+async function sweep({ stores, sweepAfterMs }: HousekeepingOptions): Promise<void> {
+  await stores.events.sweep(sweepAfterMs);
+  await stores.events.trimLive(KEEP_LIVE_MS);
 }
 
 async function repeat(

@@ -17,6 +17,9 @@ const TOKENS = [10, 100, 500, 1_000, 5_000, 10_000, 50_000, 100_000, 500_000];
 const RATIOS = [0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1, 1.1];
 const USD = [0.0001, 0.001, 0.01, 0.05, 0.1, 0.5, 1, 5];
 
+/** Why the gateway closes a stream: too much was left to take, nothing was taken for long, or the gateway stops. */
+export type ReaderClosed = 'slow' | 'dead' | 'stopped';
+
 const BREAKER_STATES = { closed: 0, half_open: 1, open: 2 } as const;
 
 /** A registry of its own per process or test: nothing is global. */
@@ -50,6 +53,8 @@ export function createMetrics() {
     /** What the last pass found counters to be off by, in USD and over all scopes; 0 is what it must be. */
     drift: (usd: number) => all.drift.set(usd),
     streamReaders: all.streamReaders,
+    /** Streams that the gateway ended before their events did. */
+    readersClosed: (reason: ReaderClosed, count = 1) => all.streamReadersClosed.inc({ reason }, count),
     task: taskMeter(all),
     call: {
       attemptEnded: (labels: { provider: string; model: string; outcome: string }) =>
@@ -68,7 +73,8 @@ export function createMetrics() {
       delayed: ({ seconds, ...labels }: { provider: string; dimension: string; seconds: number }) =>
         all.rateDelaySeconds.observe(labels, seconds),
       throttled: (provider: string) => all.provider429.inc({ provider }),
-      deltaDropped: (reason: 'redis' | 'superseded') => all.eventsDropped.inc({ reason }),
+      deltaDropped: (reason: 'redis' | 'full' | 'superseded', pieces: number) =>
+        all.eventsDropped.inc({ reason }, pieces),
       priceUnknown: (provider: string) => all.priceUnknown.inc({ provider }),
       requested: (route: { tier: string; provider: string }) => all.tierRequested.inc(route),
       selected: (route: { tier: string; provider: string; reason: string }) => all.tierSelected.inc(route),
@@ -77,6 +83,7 @@ export function createMetrics() {
     rates: (buckets: readonly RateBucketReport[]) => showRates(all, buckets),
     queues: (counts: QueueCounts | undefined) => showQueues(all, counts),
     published: (type: string) => all.eventsPublished.inc({ type }),
+    eventLog: eventLogMeter(all),
     ...configMeter(all),
     ...breakerMeter(all),
     rpc: (labels: { service: string; method: string; status: string }, seconds: number) =>
@@ -119,6 +126,21 @@ function breakerMeter({ breakerState, breakerChanges, degradation }: BreakerMetr
     /** A breaker that exists and has not changed yet. */
     breakerReady: (name: string) => breakerState.set({ breaker: name }, BREAKER_STATES.closed),
     degraded: (level: DegradationLevel) => degradation.set(DEGRADATION_LEVELS.indexOf(level)),
+  };
+}
+
+function eventLogMeter({
+  eventLogLag,
+  eventLogBacklog,
+  eventLogRefused,
+}: Pick<ReturnType<typeof platformMetrics>, 'eventLogLag' | 'eventLogBacklog' | 'eventLogRefused'>) {
+  return {
+    /** Of the whole system. */
+    state(state: { backlog: number; lagSeconds: number }) {
+      eventLogBacklog.set(state.backlog);
+      eventLogLag.set(state.lagSeconds);
+    },
+    refused: () => eventLogRefused.inc(),
   };
 }
 
@@ -313,8 +335,24 @@ function platformMetrics({ counter, gauge, histogram }: Makers) {
     degradation: gauge('degradation_level', '0 none, 1 minor, 2 moderate, 3 severe', []),
     breakerChanges: counter('breaker_changes_total', 'changes of a breaker', ['breaker', 'state']),
     eventsPublished: counter('events_published_total', 'events made visible', ['type']),
+    eventLogLag: gauge(
+      'event_log_lag_seconds',
+      'age of the oldest batch whose numbers are not in Postgres',
+      [],
+    ),
+    eventLogBacklog: gauge('event_log_backlog', 'batches whose numbers are not in Postgres', []),
+    eventLogRefused: counter(
+      'event_log_refused_total',
+      'batches that Postgres refused for what is in them',
+      [],
+    ),
     eventsDropped: counter('events_dropped_total', 'pieces of streamed text that no reader saw', ['reason']),
     streamReaders: gauge('stream_readers', 'open event streams', []),
+    streamReadersClosed: counter(
+      'stream_readers_closed_total',
+      'event streams that were closed before their end: too far behind, dead, or with the gateway',
+      ['reason'],
+    ),
     configReloads: counter('config_reload_total', 'changes of a file that were taken over', ['file']),
     configFailed: gauge(
       'config_reload_failed',

@@ -19,9 +19,12 @@ const TEMPORAL_HANGS_MS = 30_000;
 
 export function createProcessBreakers(config: Config, metrics: Metrics, log: Logger) {
   const all = createBreakers({ settingsOf: (kind) => config.breakers[kind], meter: metrics, log });
+  const ofRedis = { isFailure: isRedisFailure, hangMs: REDIS_HANGS_MS };
   return {
     ...all,
-    redis: all.store('redis', { isFailure: isRedisFailure, hangMs: REDIS_HANGS_MS }),
+    redis: all.store('redis', ofRedis),
+    /** Made where events have a Redis of their own; with the settings of the other. */
+    eventsRedis: () => all.store('redis', ofRedis, 'redis:events'),
     postgres: all.store('postgres', { isFailure: isPostgresOutage, hangMs: POSTGRES_HANGS_MS }),
     temporal: all.store('temporal', { isFailure: isTemporalFailure, hangMs: TEMPORAL_HANGS_MS }),
   };

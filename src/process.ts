@@ -5,6 +5,7 @@ import { Client, Connection, defaultGrpcRetryOptions, makeGrpcRetryInterceptor }
 import type { Breaker } from './calls/breaker.ts';
 import { type CallDependencies, providerOf } from './calls/call.ts';
 import { createCatalogs } from './calls/catalog.ts';
+import { createDeltaRoom } from './calls/delta-room.ts';
 import { foreseeCall } from './calls/estimate.ts';
 import { guarded } from './calls/guarded.ts';
 import { pause } from './calls/pause.ts';
@@ -18,6 +19,7 @@ import { createTaskClient } from './client/task-client.ts';
 import { CONFIG_FILES, type LiveConfig, liveFields } from './config/live-config.ts';
 import { createRateRules, toRateClasses } from './config/rate-rules.ts';
 import { type Config, planOfTenant } from './config.ts';
+import { type EventsRedis, openEventsRedis } from './events-redis.ts';
 import { type Housekeeping, type HousekeepingOptions, startHousekeeping } from './housekeeping.ts';
 import { createTurns } from './llm/candidates.ts';
 import { countInputTokens, countTokensAsync, estimateInputTokens } from './llm/count.ts';
@@ -25,6 +27,7 @@ import { createLanguageModels } from './llm/models.ts';
 import { createTaskPlan } from './llm/plan-task.ts';
 import type { Logger } from './log.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
+import { startPersisting } from './persist-events.ts';
 import { ownerLife, startPresence } from './presence.ts';
 import { createProcessBreakers, openModelBreakers, type ProcessBreakers } from './process-breakers.ts';
 import { guardPostgres } from './stores/guarded-postgres.ts';
@@ -56,11 +59,20 @@ export async function openParts({ config, onReload, kind, log }: PartsOptions, c
   const breakers = createProcessBreakers(config, metrics, log);
 
   const { postgres, redis } = await openServers(config, log, { breakers, closers });
+  const ofEvents = await openEventsRedis(config, redis, { breakers, closers, log });
   const ofModels = openModelBreakers(breakers, config, redis);
   closers.push(async () => ofModels[Symbol.asyncDispose]());
-  const stores = openStores(config, { postgres, redis, metrics, log });
+  const stores = openStores(config, { postgres, redis, ofEvents, metrics, log });
+  closers.push(() => stores.liveFeed.close());
   const presence = startPresence({ kind, processes: stores.processes, log });
   closers.push(async () => presence[Symbol.asyncDispose]());
+  const persisting = startPersisting({
+    eventLog: stores.eventLog,
+    name: presence.owner,
+    intervalMs: config.event.logBatchIntervalMs,
+    log,
+  });
+  closers.push(async () => persisting[Symbol.asyncDispose]());
   const connection = await connectTemporal(config, metrics, log);
   closers.push(() => connection.close());
   const temporal = new Client({ connection, namespace: config.temporal.namespace });
@@ -103,6 +115,7 @@ export async function openParts({ config, onReload, kind, log }: PartsOptions, c
     // Past their breakers: a probe asks the server.
     redis: redis.ping,
     postgres: postgres.ping,
+    ...(ofEvents.probe === undefined ? {} : { redisEvents: ofEvents.probe }),
   };
   const turnOf = createTurns();
   const rerateAll = (request: RerateRequest) => rerate({ ...calls, rerateRows: stores.rerateRows }, request);
@@ -218,8 +231,9 @@ export async function closingAfter(log: Logger, work: (closers: Closers) => Prom
 
 function openStores(
   config: Config,
-  { postgres, redis, metrics, log }: { postgres: Postgres; redis: Redis; metrics: Metrics; log: Logger },
+  parts: { postgres: Postgres; redis: Redis; ofEvents: EventsRedis; metrics: Metrics; log: Logger },
 ): Stores {
+  const { postgres, redis, ofEvents, metrics, log } = parts;
   // So that the first loss is seen as one.
   for (const provider of Object.keys(config.providers)) metrics.bookingsLost(provider, 0);
   return createStores(postgres, redis, {
@@ -239,7 +253,26 @@ function openStores(
     },
     models: () =>
       Object.keys(config.models).filter((model) => config.providers[providerOf(model)]?.available),
-    events: { ringCapacity: config.event.ringCapacity, onPublished: metrics.published },
+    events: {
+      ringCapacity: config.event.ringCapacity,
+      liveCapacity: config.event.liveCapacity,
+      keepsDeltas: () => !ofEvents.memory.isTight(),
+      onPublished: metrics.published,
+    },
+    eventLog: {
+      batchSize: config.event.logBatchSize,
+      onRefused(refused) {
+        metrics.eventLog.refused();
+        log.error('an entry of the event log was refused and given up', { ...refused });
+      },
+    },
+    eventsRedis: ofEvents.redis,
+    liveFeed: {
+      coalesceMs: config.event.coalesceMs,
+      backlogEvents: config.event.readerBacklogEvents,
+      backlogBytes: config.event.readerBacklogBytes,
+      log,
+    },
     maxQueued: config.task.maxQueued,
   });
 }
@@ -258,6 +291,7 @@ function createCallDependencies(
   const catalogOfNow = createCatalogs(() => config);
   return {
     ...stores,
+    deltaRoom: createDeltaRoom(),
     models: createLanguageModels({
       get providers() {
         return config.providers;
@@ -283,6 +317,7 @@ function createCallDependencies(
       backpressure: config.budget.backpressure,
       deltaIntervalMs: config.event.deltaIntervalMs,
       deltaBytes: config.event.deltaBytes,
+      deltaFlushMs: config.event.deltaFlushMs,
       drainCapMs: config.task.drainCapMs,
       unknownPrice: config.budget.unknownPrice,
       ceiling: { input: config.budget.ceilingInput, output: config.budget.ceilingOutput },

@@ -76,9 +76,12 @@ export function createBreakers({ settingsOf, meter, log }: BreakersOptions) {
     );
   meter.degraded(DEGRADATION_LEVELS[0]);
   return {
-    /** A breaker of this process alone. */
-    store: (kind: 'redis' | 'postgres' | 'temporal', options: Omit<BreakerOptions, 'onChange'>): Breaker =>
-      local(kind, kind, options),
+    /** A breaker of this process alone; `name` where there are several servers of a kind. */
+    store: (
+      kind: 'redis' | 'postgres' | 'temporal',
+      options: Omit<BreakerOptions, 'onChange'>,
+      name: string = kind,
+    ): Breaker => local(kind, name, options),
 
     /** The same one for every call of a tool; `isFailure` is asked of the errors that the tool throws. */
     tool: (name: string, options: Omit<BreakerOptions, 'onChange'>): Breaker =>

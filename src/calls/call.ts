@@ -18,6 +18,8 @@ import type { AttemptNumber } from '../task/keys.ts';
 import type { Message, ResponseFormat } from '../task/message.ts';
 import type { PriceEntry } from '../task/price.ts';
 import type { Breaker } from './breaker.ts';
+import type { DeltaRoom } from './delta-room.ts';
+import type { DropReason } from './deltas.ts';
 import type { Backpressure } from './ladder.ts';
 import type { SpendBreaker } from './spend-breaker.ts';
 
@@ -122,6 +124,8 @@ export type CallSettings = {
   readonly backpressure: Backpressure;
   readonly deltaIntervalMs: number;
   readonly deltaBytes: number;
+  /** How long the end of a call waits for Redis to take the rest of its streamed text. */
+  readonly deltaFlushMs: number;
   /** How long a cancelled call of the policy `drain` is read on for its usage. */
   readonly drainCapMs: number;
   /** What becomes of a call whose model has no price: never priced at nothing. */
@@ -145,7 +149,7 @@ export type CallMeter = {
   slowedDown(scope: string, seconds: number): void;
   delayed(delay: { provider: string; dimension: string; seconds: number }): void;
   throttled(provider: string): void;
-  deltaDropped(reason: 'redis' | 'superseded'): void;
+  deltaDropped(reason: DropReason, pieces: number): void;
   priceUnknown(provider: string): void;
   /** A call begins: what its task asked for. */
   requested(route: { tier: string; provider: string }): void;
@@ -168,6 +172,8 @@ export type CallDependencies = {
   readonly rates: Rates;
   readonly learntRates: Pick<LearntRates, 'heard' | 'throttled'>;
   readonly events: Events;
+  /** Where streamed text waits for Redis; one for all calls of a process. */
+  readonly deltaRoom: DeltaRoom;
   readonly breakerOf: (model: string) => Pick<Breaker, 'enter'>;
   /** Messages of an attempt that somebody else made, to count its input; undefined when they are gone. */
   readonly messagesOf: (payer: Payer) => Promise<readonly Message[] | undefined>;

@@ -2,11 +2,13 @@
 // commit on everything may be repeated; before it nothing is lost, since the attempt stays `started`.
 
 import type { LlmError } from '../llm/error.ts';
+import type { ModelReply } from '../llm/language-model.ts';
 import type { DoneMarker } from '../stores/gate.ts';
 import type { Attempt, AttemptOutcome, CallResult, Charge, Resolution } from '../stores/ledger.ts';
 import { NOT_SENT } from '../stores/rate-rules.ts';
 import type { EventDraft } from '../task/event.ts';
 import { formatUsd } from '../task/money.ts';
+import { cleanText, utf8Bytes } from '../task/text.ts';
 import { NO_USAGE, totalTokens, toUsageTotals, type Usage } from '../task/usage.ts';
 import { type CallContext, type CallDependencies, type CallRequest, caused } from './call.ts';
 import { countMessages, estimateLost, priceUsage } from './estimate.ts';
@@ -123,7 +125,7 @@ async function endOf(
           ? await recount(dependencies, request, attempt, { ...reply, isUsageCurrent: false })
           : measured(dependencies, attempt, reply.usage);
       const result = { status: 'completed', text: reply.text, finishReason: reply.finishReason } as const;
-      return { outcome: 'ok', charge, result, event: completedEvent(attempt, charge, reply.finishReason) };
+      return { outcome: 'ok', charge, result, event: completedEvent(attempt, charge, reply) };
     }
     case 'failed':
       return failedEnd(dependencies, request, attempt, sent.error);
@@ -230,7 +232,11 @@ function bookDifference(
   return bookLate(dependencies, attempt, charge, (work) => untilPostgresAnswers(dependencies, context, work));
 }
 
-function completedEvent(attempt: Attempt, charge: Charge, finishReason: string): EventDraft {
+function completedEvent(
+  attempt: Attempt,
+  charge: Charge,
+  { text, finishReason }: Pick<ModelReply, 'text' | 'finishReason'>,
+): EventDraft {
   return {
     id: `${attempt.attemptKey}:completed`,
     type: 'call_completed',
@@ -242,6 +248,8 @@ function completedEvent(attempt: Attempt, charge: Charge, finishReason: string):
       finishReason,
       usage: toUsageTotals(charge.usage),
       costUsd: formatUsd(charge.nanoUsd),
+      // Of the whole answer, however it was streamed: where readers were shown less, or another text, they are given all of it.
+      textBytes: utf8Bytes(cleanText(text)),
     },
   };
 }

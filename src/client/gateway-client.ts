@@ -65,9 +65,9 @@ export type TaskQuery = {
 };
 
 export type FollowTaskOptions = {
-  /** The last event the reader has; absent: from the beginning. */
-  readonly after?: Cursor | undefined;
-  /** Only these; `reset` and `stream_end` always come. */
+  /** The last event the reader has, as an event, a position or its text such as `1-42`; absent: from the beginning. */
+  readonly after?: Cursor | string | undefined;
+  /** Only these; `reset` and `stream_end` always come, `call_snapshot` where `call_delta` does. */
   readonly types?: readonly EventType[] | undefined;
   /** Ends the stream without an error. */
   readonly signal?: AbortSignal | undefined;
@@ -151,8 +151,10 @@ export function createGatewayClient(options: GatewayClientOptions) {
     },
 
     /**
-     * Events in order until `stream_end`. Comes back by itself when the connection is lost or the gateway restarts.
-     * @throws GatewayError when the gateway cannot be reached the first time, or refuses (no such task, no key)
+     * Events in order until `stream_end`; none for a reader that has the last one. Comes back by itself when the connection is lost or
+     * the gateway restarts, after the last event that it gave out. `call_snapshot` replaces what was streamed of its call; after `reset`
+     * everything is told again.
+     * @throws GatewayError when the gateway cannot be reached the first time, or refuses (no such task, no key, no such position)
      */
     follow: (taskId: string, follow: FollowTaskOptions = {}): AsyncIterable<TaskEvent> =>
       followTask({ ...api.connection, path: `${task(taskId)}/stream` }, follow),

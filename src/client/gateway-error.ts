@@ -2,18 +2,28 @@
 
 import type { Problem } from './wire.ts';
 
+type GatewayErrorDetails = {
+  readonly status?: number;
+  readonly problem?: Problem | undefined;
+  readonly retryAfterMs?: number | undefined;
+  readonly cause?: unknown;
+};
+
 /** The gateway refused or failed, answered something that it should not, or did not answer at all. */
 export class GatewayError extends Error {
   /** HTTP status; undefined when there was no answer. */
   readonly status: number | undefined;
   /** The problem document, where the answer was one. */
   readonly problem: Problem | undefined;
+  /** How long the gateway asks to be left alone, in milliseconds. */
+  readonly retryAfterMs: number | undefined;
 
-  constructor(message: string, details: { status?: number; problem?: Problem; cause?: unknown } = {}) {
+  constructor(message: string, details: GatewayErrorDetails = {}) {
     super(message, { cause: details.cause });
     this.name = 'GatewayError';
     this.status = details.status;
     this.problem = details.problem;
+    this.retryAfterMs = details.retryAfterMs;
   }
 }
 
@@ -24,7 +34,15 @@ export async function toGatewayError(response: Response): Promise<GatewayError> 
   const problem = readProblem(text, status);
   const said = problem?.detail ?? problem?.title ?? response.statusText;
   const message = `the gateway answered ${status}${said === '' ? '' : `: ${said}`}`;
-  return new GatewayError(message, { status, ...(problem === undefined ? {} : { problem }) });
+  return new GatewayError(message, { status, problem, retryAfterMs: readRetryAfter(response.headers) });
+}
+
+/** `retry-after-ms`, or `retry-after` in seconds; a date, which only proxies send, is left to the caller's own pace. */
+function readRetryAfter(headers: Headers): number | undefined {
+  const ms = headers.get('retry-after-ms');
+  if (ms !== null && /^\d{1,12}$/.test(ms)) return Number(ms);
+  const seconds = headers.get('retry-after');
+  return seconds !== null && /^\d{1,9}$/.test(seconds) ? Number(seconds) * 1_000 : undefined;
 }
 
 /** No answer: refused, reset, unknown host, too late. */

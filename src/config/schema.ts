@@ -44,6 +44,11 @@ export const schema = {
   },
   redis: {
     url: secret('REDIS_URL', 'a redis:// or rediss:// URL', (value) => isUrl(value, ['redis:', 'rediss:'])),
+    eventsUrl: optional(
+      secret('REDIS_EVENTS_URL', 'a redis:// or rediss:// URL', (value) =>
+        isUrl(value, ['redis:', 'rediss:']),
+      ),
+    ),
     keyPrefix: name('WEIR_REDIS_KEY_PREFIX'),
     commandTimeout: duration('WEIR_REDIS_COMMAND_TIMEOUT', '10ms', '1m'),
     policyChecked: flag('WEIR_REDIS_POLICY_CHECKED'),
@@ -126,8 +131,15 @@ export const schema = {
     ringCapacity: whole('STREAMING_RING_CAPACITY', 1, 100_000),
     deltaInterval: duration('WEIR_EVENT_DELTA_INTERVAL', '0ms', '10s'),
     deltaBytes: whole('WEIR_EVENT_DELTA_BYTES', 1, 1_048_576),
+    deltaFlush: duration('WEIR_EVENT_DELTA_FLUSH', '10ms', '1m'),
     sweepAfter: duration('WEIR_EVENT_SWEEP_AFTER', '10ms', '10m'),
+    liveCapacity: whole('WEIR_EVENT_LIVE_CAPACITY', 100, 10_000_000),
+    logBatchSize: whole('EVENTLOG_BATCH_SIZE', 1, 10_000),
+    logBatchInterval: milliseconds('EVENTLOG_BATCH_INTERVAL_MS', '1ms', '1m'),
     heartbeat: duration('WEIR_EVENT_HEARTBEAT', '10ms', '10m'),
+    coalesce: duration('WEIR_EVENT_COALESCE', '0ms', '10s'),
+    readerBacklogEvents: whole('WEIR_EVENT_READER_BACKLOG_EVENTS', 1, 1_000_000),
+    readerBacklogBytes: whole('WEIR_EVENT_READER_BACKLOG_BYTES', 1_024, 1_073_741_824),
   },
   breakers: {
     redis: breaker('REDIS'),

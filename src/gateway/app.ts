@@ -16,11 +16,13 @@ import { createOpenStreams, type OpenStreams } from './open-streams.ts';
 import { registerOperations } from './operations.ts';
 import { tellingOutage } from './outage.ts';
 import type { App, GatewayParts, RouteParts } from './parts.ts';
+import { createPresents } from './presents.ts';
 import { registerQueues } from './queues.ts';
 import { registerRateLimits } from './rate-limits.ts';
 import { registerStreams } from './streams.ts';
 import { registerTasks } from './tasks.ts';
 import { registerUsage } from './usage.ts';
+import { registerWebsocket, registerWebsockets } from './websocket.ts';
 
 /** Ids have at most 128 characters, each up to three in a URL. */
 const MAX_PARAM_LENGTH = 400;
@@ -46,7 +48,8 @@ export async function createApp(parts: GatewayParts): Promise<App> {
   app.setNotFoundHandler(answerNotFound);
 
   const requests = createOpenRequests();
-  const streams = createOpenStreams(parts.metrics, requests);
+  const { heartbeatMs, deadAfterMs } = parts.settings;
+  const streams = createOpenStreams({ metrics: parts.metrics, requests, heartbeatMs, deadAfterMs });
   app.addHook('onRequest', async (_request, reply) => requests.begin(reply.raw));
   app.addHook('preClose', async () => {
     // Whoever connects now is refused at once and asks another gateway.
@@ -57,12 +60,14 @@ export async function createApp(parts: GatewayParts): Promise<App> {
   });
   const routes = toRouteParts(parts, streams);
   await registerDocumentation(app);
+  await registerWebsockets(app);
   registerOperations(app, routes);
   await app.register(
     async (api: App) => {
       api.addHook('onRequest', createKeyCheck(parts.settings));
       registerTasks(api, routes);
       registerStreams(api, routes);
+      registerWebsocket(api, routes);
       registerBudgets(api, routes);
       registerExplain(api, routes);
       registerApprovals(api, routes);
@@ -79,15 +84,18 @@ export async function createApp(parts: GatewayParts): Promise<App> {
 }
 
 function toRouteParts(parts: GatewayParts, streams: OpenStreams): RouteParts {
-  const { tasks, events, ledger, limits, accounts, approvals, erase, queueCounts, rateReports } =
-    parts.stores;
+  const { tasks, ledger, limits, accounts, approvals, erase, queueCounts, rateReports } = parts.stores;
+  const { liveFeed } = parts.stores;
   const telling = <Store extends object>(store: Store): Store => tellingOutage(store, parts.isStoreAway);
+  const events = telling(parts.stores.events);
   return {
     ...parts,
     streams,
     stores: {
       tasks: telling(tasks),
-      events: telling(events),
+      events,
+      presents: createPresents(events),
+      liveFeed,
       ledger: telling(ledger),
       limits: telling(limits),
       accounts: telling(accounts),

@@ -25,7 +25,11 @@ const breakers: z.ZodType<BreakersView> = z
     down: z.array(z.string()).describe('Dependencies that do not serve; a provider once for all its models'),
     breakers: z.array(
       z.object({
-        name: z.string().describe('`redis`, `postgres`, `temporal`, `llm:<provider>/<model>`, `tool:<name>`'),
+        name: z
+          .string()
+          .describe(
+            '`redis`, `redis:events`, `postgres`, `temporal`, `llm:<provider>/<model>`, `tool:<name>`',
+          ),
         kind: z.enum(BREAKER_KINDS),
         scope: z
           .enum(['process', 'fleet'])

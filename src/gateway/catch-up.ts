@@ -1,14 +1,15 @@
 // What a reader has missed, from its position to this moment: the ring where it reaches back far enough, else Postgres and then the
 // ring, with snapshots in place of streamed text that is gone. A position that cannot be honoured is answered with `reset`.
 
-import { pause } from '../calls/pause.ts';
-import type { Events, Standing } from '../stores/events.ts';
+import type { Standing } from '../stores/events.ts';
 import type { Ledger } from '../stores/ledger.ts';
 import type { Cursor, TaskEvent } from '../task/event.ts';
+import { EventBatch } from './event-batch.ts';
 import { brokenCalls, findLostTexts, type LostText } from './lost-text.ts';
+import type { Presents } from './presents.ts';
 
-export type FollowStores = {
-  readonly events: Pick<Events, 'standing' | 'stored' | 'origin' | 'head' | 'openReader'>;
+export type CatchUpStores = {
+  readonly presents: Presents;
   /** Answers of calls, for readers that come when Redis has forgotten them. */
   readonly ledger: Pick<Ledger, 'result'>;
 };
@@ -25,24 +26,13 @@ export type CaughtUp = {
   readonly isOver: boolean;
 };
 
-const PAGE = 500;
-const WRITE_BACK_POLL_MS = 50;
-/** The sweeper repairs a write-back that was cut off; a row that is not there after this is not coming. */
-const WRITE_BACK_FOR_MS = 10_000;
-
 /** @param cursor undefined: from the beginning of the task's present run. @throws when a store is away */
 export async function catchUp(
-  stores: FollowStores,
+  stores: CatchUpStores,
   taskId: string,
   cursor: Cursor | undefined,
-  signal: AbortSignal,
 ): Promise<CaughtUp> {
-  const giveUpAt = performance.now() + WRITE_BACK_FOR_MS;
-  for (;;) {
-    const view = await look(stores, taskId, cursor);
-    if (isWritten(view) || performance.now() > giveUpAt) return tell(stores, taskId, cursor, view);
-    await pause(WRITE_BACK_POLL_MS, signal);
-  }
+  return tell(stores, taskId, cursor, await look(stores, taskId, cursor));
 }
 
 type View = {
@@ -52,24 +42,22 @@ type View = {
   readonly from: number;
   readonly isReset: boolean;
   readonly epoch: number;
-  readonly stored: readonly TaskEvent[];
+  /** Of Postgres, up to where the ring begins; undefined where the ring alone tells everything. */
+  readonly stored: readonly TaskEvent[] | undefined;
   readonly ring: readonly TaskEvent[];
 };
 
-async function look(stores: FollowStores, taskId: string, cursor: Cursor | undefined): Promise<View> {
-  const { seq: origin, runId } = await stores.events.origin(taskId);
-  const found = await standingOrOver(stores, taskId, origin);
-  // What Redis still holds of a run before is nothing to the readers of this one.
-  const standing = found?.runId === runId ? found : undefined;
+async function look(stores: CatchUpStores, taskId: string, cursor: Cursor | undefined): Promise<View> {
+  const { origin, standing, history } = await stores.presents.of(taskId);
   if (standing !== undefined && (cursor === undefined || isOf(standing, origin, cursor))) {
     const from = cursor?.seq ?? origin;
     const ring = standing.ring.filter((event) => event.seq > from);
-    const isContinuous = (ring[0]?.seq ?? standing.seq + 1) === from + 1;
-    if (isContinuous)
-      return { origin, standing, from, isReset: false, epoch: standing.epoch, stored: [], ring };
+    // All numbers up to the last one: deltas may have left the ring, or never come into it where memory is short.
+    if (ring.length === standing.seq - from)
+      return { origin, standing, from, isReset: false, epoch: standing.epoch, stored: undefined, ring };
   }
-  const stored = await allStored(stores, taskId, origin);
-  const last = stored.at(-1);
+  const all = await history();
+  const last = all.at(-1);
   const isHonoured =
     cursor === undefined ||
     (standing === undefined ? isKept(last, origin, cursor) : isOf(standing, origin, cursor));
@@ -81,37 +69,9 @@ async function look(stores: FollowStores, taskId: string, cursor: Cursor | undef
     from,
     isReset: !isHonoured,
     epoch: standing?.epoch ?? Math.max(last?.epoch ?? 0, isHonoured ? (cursor?.epoch ?? 0) : 0),
-    stored: stored.filter((event) => event.seq < first),
-    ring: standing?.ring.filter((event) => event.seq > from) ?? [],
+    stored: all.filter((event) => event.seq < first),
+    ring: standing?.ring.filter((event) => event.seq > origin) ?? [],
   };
-}
-
-/** Without Redis a task that is over is read from Postgres alone; one that runs cannot be: what lies in the ring would be passed over. */
-async function standingOrOver(
-  stores: FollowStores,
-  taskId: string,
-  origin: number,
-): Promise<Standing | undefined> {
-  try {
-    return await stores.events.standing(taskId, origin);
-  } catch (error) {
-    const last = (await allStored(stores, taskId, origin)).at(-1);
-    if (last?.type !== 'stream_end') throw error;
-    return undefined;
-  }
-}
-
-async function allStored(
-  stores: FollowStores,
-  taskId: string,
-  origin: number,
-): Promise<readonly TaskEvent[]> {
-  const all: TaskEvent[] = [];
-  for (;;) {
-    const page = await stores.events.stored(taskId, all.at(-1)?.seq ?? origin, PAGE);
-    all.push(...page);
-    if (page.length < PAGE) return all;
-  }
 }
 
 function isOf(standing: Standing, origin: number, cursor: Cursor): boolean {
@@ -126,44 +86,33 @@ function isKept(last: TaskEvent | undefined, origin: number, cursor: Cursor): bo
   return cursor.epoch >= last.epoch;
 }
 
-/** Whether every milestone that is visible and no longer in the ring has its number in Postgres: the publisher writes it back late. */
-function isWritten({ standing, stored, ring, from }: View): boolean {
-  const first = ring[0]?.seq ?? (standing?.seq ?? 0) + 1;
-  const known = new Set(stored.map((event) => event.seq));
-  return (
-    standing === undefined ||
-    standing.milestones.every((seq) => seq <= from || seq >= first || known.has(seq))
-  );
-}
-
 async function tell(
-  stores: FollowStores,
+  stores: CatchUpStores,
   taskId: string,
   cursor: Cursor | undefined,
   view: View,
 ): Promise<CaughtUp> {
-  const { from, epoch, standing } = view;
-  const known = [...view.stored, ...view.ring];
+  const { from, epoch, standing, stored = [] } = view;
+  const known = [...stored, ...view.ring];
   const missed = known.filter((event) => event.seq > from);
-  const lost = view.stored.length === 0 ? [] : findLostTexts(known, from, epoch);
-  const snapshots = await Promise.all(lost.map((text) => toSnapshot(stores, taskId, view, text)));
-  const events = weave(
-    missed,
-    snapshots.flatMap((snapshot) => snapshot ?? []),
+  const end = standing?.seq ?? missed.at(-1)?.seq ?? from;
+  const lost = view.stored === undefined ? [] : findLostTexts(known, { from, upTo: end, epoch });
+  const snapshots = (await Promise.all(lost.map((text) => toSnapshot(stores, taskId, view, text)))).flatMap(
+    (snapshot) => snapshot ?? [],
   );
+  const told = new Set(snapshots.map(({ event }) => event.callKey));
+  const lacking = lackingText(missed, []).filter(({ callKey }) => !told.has(callKey));
+  const events = weave(await withAnswersIn(stores, missed, lacking), snapshots);
   if (view.isReset) events.unshift(toReset(taskId, view, cursor));
-  const end = missed.at(-1)?.seq ?? from;
   return {
     taskId,
-    isOver: standing === undefined ? isEndOf(view.stored, end) : standing.ended && standing.seq === end,
-    events: events.map((event) => ({ ...event, epoch })),
+    isOver: standing === undefined ? isEndOf(stored, end) : standing.ended,
+    events: events.map((event) => (event.epoch === epoch ? event : { ...event, epoch })),
     cursor: { epoch, seq: end },
     // The ring alone cannot tell in which epoch a call began, nor need it: then the reader has all of this epoch.
     broken: [
-      ...brokenCalls(view.stored, standing?.epoch ?? epoch),
-      ...snapshots.flatMap((snapshot) =>
-        snapshot?.event.data?.['incomplete'] === true ? [snapshot.event.callKey ?? ''] : [],
-      ),
+      ...brokenCalls(stored, standing?.epoch ?? epoch),
+      ...snapshots.flatMap(({ event }) => (event.data?.['incomplete'] === true ? [event.callKey ?? ''] : [])),
     ],
   };
 }
@@ -176,7 +125,7 @@ function isEndOf(stored: readonly TaskEvent[], seq: number): boolean {
 type Snapshot = { readonly event: TaskEvent; readonly since: number };
 
 async function toSnapshot(
-  stores: FollowStores,
+  stores: CatchUpStores,
   taskId: string,
   view: View,
   lost: LostText,
@@ -218,16 +167,61 @@ function snapshotEvent(
   };
 }
 
-/** The whole answer of a call, where there is one, as a snapshot just before the event that completes it. */
-export async function wholeAnswer(stores: FollowStores, completed: TaskEvent): Promise<readonly TaskEvent[]> {
-  const { callKey = '', attempt = '', stepId, epoch, taskId, seq } = completed;
-  const text = await answerOf(stores, callKey, attempt);
-  return text === undefined
-    ? []
-    : [snapshotEvent(taskId, epoch, { callKey, attempt, stepId, upTo: seq - 1 }, { text })];
+/** Completed calls whose text a reader cannot have all: some was lost on the way to Redis, or they are among the broken ones. */
+export function lackingText(events: readonly TaskEvent[], broken: readonly string[]): readonly TaskEvent[] {
+  return events.filter(
+    (event) => event.type === 'call_completed' && (isTextLost(event) || broken.includes(event.callKey ?? '')),
+  );
 }
 
-async function answerOf(stores: FollowStores, callKey: string, attempt: string): Promise<string | undefined> {
+/** The batch with the whole answer, where there is one, right before each of these events. @throws when a store is away */
+export function withAnswers(
+  stores: CatchUpStores,
+  batch: EventBatch,
+  lacking: readonly TaskEvent[],
+): Promise<EventBatch> {
+  const key = lacking.map(({ seq }) => seq).join();
+  return batch.derive(key, async () => new EventBatch(await withAnswersIn(stores, batch.events, lacking)));
+}
+
+async function withAnswersIn(
+  stores: CatchUpStores,
+  events: readonly TaskEvent[],
+  lacking: readonly TaskEvent[],
+): Promise<readonly TaskEvent[]> {
+  if (lacking.length === 0) return events;
+  const answers = new Map<TaskEvent, TaskEvent | undefined>();
+  for (const event of lacking) answers.set(event, await wholeAnswer(stores, event));
+  return events.flatMap((event) => {
+    const answer = answers.get(event);
+    const plain = isTextLost(event) ? withoutMark(event) : event;
+    return answer === undefined ? [plain] : [answer, plain];
+  });
+}
+
+/** It carries the number before the event, so that it moves the reader nowhere. */
+async function wholeAnswer(stores: CatchUpStores, completed: TaskEvent): Promise<TaskEvent | undefined> {
+  const { callKey = '', attempt = '', stepId, epoch, taskId, seq } = completed;
+  const text = await answerOf(stores, callKey, attempt);
+  if (text === undefined) return undefined;
+  return snapshotEvent(taskId, epoch, { callKey, attempt, stepId, upTo: seq - 1 }, { text });
+}
+
+/** The publishing script's mark at a completed call whose text did not reach Redis whole. It is between us and the script. */
+function isTextLost(event: TaskEvent): boolean {
+  return Reflect.get(event, 'textLost') === true;
+}
+
+function withoutMark(event: TaskEvent): TaskEvent {
+  const { textLost: _, ...plain } = event as TaskEvent & { readonly textLost?: boolean }; // as `isTextLost` has found it
+  return plain;
+}
+
+async function answerOf(
+  stores: CatchUpStores,
+  callKey: string,
+  attempt: string,
+): Promise<string | undefined> {
   const result = await stores.ledger.result(callKey);
   return result?.attemptKey === attempt ? result.text : undefined;
 }

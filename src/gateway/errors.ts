@@ -45,10 +45,12 @@ const FAILURES = {
 const REQUESTS: Readonly<Record<number, { readonly type: string; readonly title: string }>> = {
   400: { type: 'InvalidRequest', title: 'The request is not valid' },
   401: { type: 'Unauthorized', title: 'A valid key is needed' },
+  403: { type: 'Forbidden', title: 'The request is not allowed' },
   404: { type: 'NotFound', title: 'There is no such thing' },
   409: { type: 'Conflict', title: 'The request does not fit the present state' },
   413: { type: 'TooLarge', title: 'The request is too large' },
   415: { type: 'UnsupportedMediaType', title: 'The body must be JSON' },
+  426: { type: 'UpgradeRequired', title: 'Another protocol is needed' },
   431: { type: 'TooLarge', title: 'The headers are too large' },
 };
 
@@ -75,6 +77,16 @@ type ConflictType = 'TaskExists' | 'NotStarted' | Exclude<UpdateRefusal, 'Invali
 
 export function conflict(type: ConflictType, detail: string): HttpProblem {
   return requestProblem(409, detail, { type });
+}
+
+export function upgradeRequired(): HttpProblem {
+  const detail = 'this address speaks WebSocket only; server-sent events are at /stream';
+  return requestProblem(426, detail, {}, { upgrade: 'websocket', connection: 'upgrade' });
+}
+
+export function foreignPage(origin: string): HttpProblem {
+  const detail = `without keys only pages of this machine may open a WebSocket, and this one is of ${origin}`;
+  return requestProblem(403, detail);
 }
 
 export function unauthorized(): HttpProblem {

@@ -1,9 +1,14 @@
-// A task's events as one stream without gap or repeat, from any position, until they end: first what was missed, then the ring as it
-// grows. Whatever does not join on to the reader's position sends it back to catching up.
+// A task's events as one stream without gap or repeat, from any position, until they end: first what was missed, then what the live feed
+// brings. Whatever does not join on to the reader's position sends it back to catching up.
 
 import { pause } from '../calls/pause.ts';
+import type { LiveFeed } from '../stores/live-feed.ts';
+import type { LiveBatch, LiveSubscription } from '../stores/live-subscription.ts';
 import type { Cursor, EventType, TaskEvent } from '../task/event.ts';
-import { type CaughtUp, catchUp, type FollowStores, wholeAnswer } from './catch-up.ts';
+import { type CatchUpStores, catchUp, lackingText, withAnswers } from './catch-up.ts';
+import { EventBatch, toEventBatch, toFilter } from './event-batch.ts';
+
+export type FollowStores = CatchUpStores & { readonly liveFeed: Pick<LiveFeed, 'subscribe' | 'opened'> };
 
 export type FollowOptions = {
   /** The last event the reader has; absent: from the beginning. */
@@ -12,58 +17,50 @@ export type FollowOptions = {
   readonly types?: ReadonlySet<EventType> | undefined;
   /** Ends the stream without an error. */
   readonly signal: AbortSignal;
+  /** Bytes that were taken and are not sent yet: they count towards what a reader may stay behind. */
+  readonly unsent?: () => number;
   /** How a task ended that leaves no events: asked while nothing has come. */
   readonly endedSilently?: () => Promise<string | undefined>;
   /** A store did not answer; the stream goes on when it does. */
   readonly onOutage?: (error: unknown) => void;
 };
 
-const BLOCK_MS = 2_000;
+/** A reader had more to take than is kept for one; it may come back with the id of the last event it has. */
+export class SlowReaderError extends Error {
+  constructor(taskId: string) {
+    super(`a reader of ${taskId} stayed too far behind`);
+    this.name = 'SlowReaderError';
+  }
+}
+
+/** How often a task is asked after of which nothing has come. */
+const POLL_MS = 2_000;
 const AGAIN_MS = 500;
+/** So many of the events that were missed go out at a time: a connection is not handed megabytes at once. */
+const PIECE = 100;
 
-type Reader = ReturnType<FollowStores['events']['openReader']>;
-
-/** Ends after `stream_end`, at once for a reader that has it already. Never throws for a store that is away: it waits. */
+/**
+ * Batches are shared by all readers of a task: change nothing in them. Ends after `stream_end`, at once for a reader that has it already.
+ * Never throws for a store that is away: it waits.
+ * @throws SlowReaderError
+ */
 export async function* follow(
   stores: FollowStores,
   taskId: string,
   options: FollowOptions,
-): AsyncGenerator<TaskEvent> {
-  for await (const event of allEvents(stores, taskId, options)) {
-    if (isWanted(event, options)) yield event;
-    if (event.type === 'stream_end') return;
-  }
-}
-
-async function* allEvents(
-  stores: FollowStores,
-  taskId: string,
-  options: FollowOptions,
-): AsyncGenerator<TaskEvent> {
+): AsyncGenerator<EventBatch> {
   const { signal } = options;
-  let reader: Reader | undefined;
-  const close = () => reader?.close();
+  const subscription = stores.liveFeed.subscribe(taskId, options.unsent);
+  const close = () => subscription.close();
   signal.addEventListener('abort', close, { once: true });
+  const filter = toFilter(options.types);
+  const follower = new Follower(stores, taskId, { ...options, subscription });
   try {
-    let told = options.after;
-    for (let idleRounds = 0; !signal.aborted; idleRounds += 1) {
-      // What does not join on and is not news either (leftovers of a run before) must not become a busy loop.
-      if (idleRounds > 1) await pause(AGAIN_MS, signal);
-      const caught = await untilAnswered(options, () => catchUp(stores, taskId, told, signal));
-      if (told !== undefined || caught.events.length > 0) told = caught.cursor;
-      if (caught.events.length > 0) idleRounds = 0;
-      yield* caught.events;
-      if (caught.isOver) return;
-      const status = told === undefined ? await endedSilently(options) : undefined;
-      if (status !== undefined) return yield silentEnd(taskId, status);
-      // From here on the signal closes the reader; one that came before would leave it blocking.
-      signal.throwIfAborted();
-      reader ??= stores.events.openReader(taskId);
-      for await (const event of liveFrom(stores, reader, caught, options)) {
-        idleRounds = 0;
-        told = { epoch: event.epoch, seq: event.seq };
-        yield event;
-      }
+    for (;;) {
+      const batch = await follower.next();
+      if (batch === undefined) return;
+      const wanted = batch.select(filter);
+      if (wanted.events.length > 0) yield wanted;
     }
   } catch (error) {
     if (!signal.aborted) throw error;
@@ -73,66 +70,118 @@ async function* allEvents(
   }
 }
 
-/** Events as they come, for as long as each is the next, Redis answers, and the task's counter stands where the reader is. */
-async function* liveFrom(
-  stores: FollowStores,
-  reader: Reader,
-  { taskId, cursor, broken }: CaughtUp,
-  options: FollowOptions,
-): AsyncGenerator<TaskEvent> {
-  let at = cursor;
-  try {
+/** One reader's way: catching up, then live, then perhaps catching up again. */
+class Follower {
+  readonly #stores: FollowStores;
+  readonly #taskId: string;
+  readonly #options: FollowOptions & { readonly subscription: LiveSubscription };
+  /** The last event that the reader was given; undefined while there was none. */
+  #told: Cursor | undefined;
+  /** What was missed and is not given yet. */
+  #pieces: EventBatch[] = [];
+  /** The position after them, while there are some. */
+  #joinAt: Cursor | undefined;
+  /** Calls under way of whose text the reader cannot have all. */
+  #broken: readonly string[] = [];
+  #isLive = false;
+  #isOver = false;
+  #idleRounds = 0;
+
+  constructor(
+    stores: FollowStores,
+    taskId: string,
+    options: FollowOptions & { readonly subscription: LiveSubscription },
+  ) {
+    this.#stores = stores;
+    this.#taskId = taskId;
+    this.#options = options;
+    this.#told = options.after;
+  }
+
+  /** Undefined after the end. */
+  async next(): Promise<EventBatch | undefined> {
+    const { subscription } = this.#options;
     for (;;) {
-      const events = await reader.read(at, BLOCK_MS);
-      // Nothing came: Redis may have been emptied, and then nothing ever comes after this position.
-      if (events.length === 0 && !(await isStill(stores, taskId, at))) return;
-      for (const event of events) {
-        if (event.epoch !== at.epoch || event.seq !== at.seq + 1) return;
-        // It carries the number before the answer, so that it moves the reader nowhere.
-        if (event.type === 'call_completed' && broken.includes(event.callKey ?? ''))
-          yield* await wholeAnswer(stores, event);
-        at = { epoch: event.epoch, seq: event.seq };
-        yield event;
+      const piece = this.#pieces.shift();
+      if (piece !== undefined) return piece;
+      if (this.#isOver) return undefined;
+      if (!this.#isLive) {
+        await this.#catchUp();
+        continue;
+      }
+      if (this.#joinAt !== undefined) subscription.join(this.#joinAt);
+      this.#joinAt = undefined;
+      const step = await subscription.next(this.#told === undefined ? POLL_MS : undefined);
+      if (step === 'slow') throw new SlowReaderError(this.#taskId);
+      if (step === 'closed') return undefined;
+      if (typeof step === 'string') this.#isLive = false;
+      else return this.#given(step);
+    }
+  }
+
+  async #catchUp(): Promise<void> {
+    const { signal, subscription } = this.#options;
+    signal.throwIfAborted();
+    // What does not join on and is not news either (leftovers of a run before) must not become a busy loop.
+    this.#idleRounds += 1;
+    if (this.#idleRounds > 2) await pause(AGAIN_MS, signal);
+    await this.#stores.liveFeed.opened();
+    subscription.begin();
+    const caught = await this.#untilAnswered(() => catchUp(this.#stores, this.#taskId, this.#told));
+    if (caught.events.length > 0) this.#idleRounds = 0;
+    if (this.#told !== undefined || caught.events.length > 0) this.#told = caught.cursor;
+    this.#pieces = piecesOf(caught.events);
+    this.#broken = caught.broken;
+    this.#isOver = caught.isOver;
+    this.#isLive = true;
+    this.#joinAt = caught.cursor;
+    if (this.#told !== undefined || caught.isOver) return;
+    const status = await this.#endedSilently();
+    if (status === undefined) return;
+    this.#pieces = [new EventBatch([silentEnd(this.#taskId, status)])];
+    this.#isOver = true;
+  }
+
+  #given(live: LiveBatch): EventBatch | Promise<EventBatch> {
+    this.#idleRounds = 0;
+    this.#told = { epoch: live.epoch, seq: live.last };
+    this.#isOver = live.events.at(-1)?.type === 'stream_end';
+    const batch = toEventBatch(live);
+    const lacking = lackingText(batch.events, this.#broken);
+    return lacking.length === 0
+      ? batch
+      : this.#untilAnswered(() => withAnswers(this.#stores, batch, lacking));
+  }
+
+  /** Repeats until the stores answer, or throws once the signal fires. */
+  async #untilAnswered<Result>(work: () => Promise<Result>): Promise<Result> {
+    const { signal, onOutage } = this.#options;
+    for (;;) {
+      try {
+        return await work();
+      } catch (error) {
+        signal.throwIfAborted();
+        onOutage?.(error);
+        await pause(AGAIN_MS, signal);
       }
     }
-  } catch (error) {
-    if (options.signal.aborted) return;
-    options.onOutage?.(error);
-    await pause(AGAIN_MS, options.signal);
   }
-}
 
-async function isStill(stores: FollowStores, taskId: string, at: Cursor): Promise<boolean> {
-  const head = await stores.events.head(taskId);
-  return head?.epoch === at.epoch && head.seq === at.seq;
-}
-
-/** Repeats until the stores answer, or throws once the signal fires. */
-async function untilAnswered<Result>(options: FollowOptions, work: () => Promise<Result>): Promise<Result> {
-  for (;;) {
+  /** Temporal's silence is no end. */
+  async #endedSilently(): Promise<string | undefined> {
     try {
-      return await work();
+      return await this.#options.endedSilently?.();
     } catch (error) {
-      options.signal.throwIfAborted();
-      options.onOutage?.(error);
-      await pause(AGAIN_MS, options.signal);
+      this.#options.onOutage?.(error);
+      return undefined;
     }
   }
 }
 
-/** Temporal's silence is no end. */
-async function endedSilently(options: FollowOptions): Promise<string | undefined> {
-  try {
-    return await options.endedSilently?.();
-  } catch (error) {
-    options.onOutage?.(error);
-    return undefined;
-  }
-}
-
-function isWanted(event: TaskEvent, { types }: FollowOptions): boolean {
-  if (types === undefined || event.type === 'reset' || event.type === 'stream_end') return true;
-  return types.has(event.type) || (event.type === 'call_snapshot' && types.has('call_delta'));
+function piecesOf(events: readonly TaskEvent[]): EventBatch[] {
+  const pieces: EventBatch[] = [];
+  for (let at = 0; at < events.length; at += PIECE) pieces.push(new EventBatch(events.slice(at, at + PIECE)));
+  return pieces;
 }
 
 function silentEnd(taskId: string, status: string): TaskEvent {

@@ -24,34 +24,53 @@ type Seen = {
   readonly stepId: string | undefined;
   readonly started: number;
   readonly startedEpoch: number;
+  readonly deltas: { readonly seq: number; readonly text: string }[];
   /** The first number that cannot be a lost delta of this attempt any more. */
   until: number;
-  completedAt: { seq: number; epoch: number } | undefined;
+  completedAt: { readonly seq: number; readonly epoch: number; readonly textBytes: number } | undefined;
   isVoid: boolean;
-  following: string;
 };
 
 /**
  * @param known all events of the run that are in Postgres or in the ring, in order; numbers missing between them are those of deltas
- * @param from the reader has everything up to this number
- * @param epoch the present one
+ * @param place the reader has everything up to `from`, the last number is `upTo`, the present epoch is `epoch`
  */
-export function findLostTexts(known: readonly TaskEvent[], from: number, epoch: number): readonly LostText[] {
-  const gaps = gapsOf(known, from);
+export function findLostTexts(
+  known: readonly TaskEvent[],
+  { from, upTo, epoch }: { readonly from: number; readonly upTo: number; readonly epoch: number },
+): readonly LostText[] {
+  const gaps = gapsOf(known, from, upTo);
   return readAttempts(known).flatMap((seen) => {
     if (seen.isVoid) return [];
     const { callKey, attempt, stepId, completedAt } = seen;
     const common = { callKey, attempt, stepId, isCompleted: completedAt !== undefined };
-    // An answer that was streamed across two epochs: the reader may have any part of it, and gets the whole once it is there.
-    if (completedAt !== undefined && completedAt.epoch !== seen.startedEpoch && completedAt.seq > from) {
+    const gap = gaps.findLast(({ end }) => end > seen.started && end < seen.until);
+    // An answer that was streamed across two epochs, or that never came to Redis: the reader gets the whole once it is there.
+    const isAcross = completedAt !== undefined && completedAt.epoch !== seen.startedEpoch;
+    if (
+      completedAt !== undefined &&
+      completedAt.seq > from &&
+      (isAcross || (gap === undefined && lacks(seen)))
+    ) {
       const before = completedAt.seq - 1;
       return [{ ...common, upTo: before, since: before, following: '', isBroken: false }];
     }
-    const gap = gaps.findLast(({ end }) => end > seen.started && end < seen.until);
     if (gap === undefined) return [];
     const isBroken = seen.startedEpoch !== epoch;
-    return [{ ...common, upTo: gap.end, since: gap.start - 1, following: seen.following, isBroken }];
+    return [
+      { ...common, upTo: gap.end, since: gap.start - 1, following: textAfter(seen, gap.end), isBroken },
+    ];
   });
+}
+
+/** Whether no delta is missing, and still they are not the whole text: the others never got a number. */
+function lacks({ deltas, completedAt }: Seen): boolean {
+  const bytes = deltas.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0);
+  return bytes < (completedAt?.textBytes ?? 0);
+}
+
+function textAfter({ deltas }: Seen, number: number): string {
+  return deltas.map(({ seq, text }) => (seq > number ? text : '')).join('');
 }
 
 /** Calls under way whose text began in an older epoch: what a reader has of it is not whole. */
@@ -61,7 +80,7 @@ export function brokenCalls(known: readonly TaskEvent[], epoch: number): readonl
     .map((seen) => seen.callKey);
 }
 
-function gapsOf(known: readonly TaskEvent[], from: number): { start: number; end: number }[] {
+function gapsOf(known: readonly TaskEvent[], from: number, upTo: number): { start: number; end: number }[] {
   const gaps: { start: number; end: number }[] = [];
   let last = from;
   for (const { seq } of known) {
@@ -69,6 +88,7 @@ function gapsOf(known: readonly TaskEvent[], from: number): { start: number; end
     if (seq > last + 1) gaps.push({ start: last + 1, end: seq - 1 });
     last = seq;
   }
+  if (upTo > last) gaps.push({ start: last + 1, end: upTo });
   return gaps;
 }
 
@@ -98,19 +118,24 @@ function begin(event: TaskEvent, started: number): Seen {
     stepId: event.stepId,
     started,
     startedEpoch: event.epoch,
+    deltas: [],
     until: Number.POSITIVE_INFINITY,
     completedAt: undefined,
     isVoid: false,
-    following: '',
   };
 }
 
 function advance(seen: Seen, event: TaskEvent): void {
-  seen.until = Math.min(seen.until, event.seq);
+  // Where memory is short a delta may be missing between two that are there.
+  if (event.type !== 'call_delta') seen.until = Math.min(seen.until, event.seq);
   if (event.type === 'attempt_reset') seen.isVoid = true;
-  if (event.type === 'call_completed') seen.completedAt = { seq: event.seq, epoch: event.epoch };
+  if (event.type === 'call_completed') {
+    const bytes = event.data?.['textBytes'];
+    const textBytes = typeof bytes === 'number' ? bytes : 0;
+    seen.completedAt = { seq: event.seq, epoch: event.epoch, textBytes };
+  }
   const text = event.data?.['text'];
-  if (event.type === 'call_delta' && typeof text === 'string') seen.following += text;
+  if (event.type === 'call_delta' && typeof text === 'string') seen.deltas.push({ seq: event.seq, text });
 }
 
 /** A newer attempt of the same call voids what the older ones wrote. */

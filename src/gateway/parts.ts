@@ -18,6 +18,7 @@ import type { Stores } from '../stores/stores.ts';
 import type { TaskPlan } from '../task/decision.ts';
 import type { TaskInput } from '../task/input.ts';
 import type { OpenStreams } from './open-streams.ts';
+import type { Presents } from './presents.ts';
 
 export type GatewayParts = {
   readonly stores: Pick<
@@ -31,6 +32,7 @@ export type GatewayParts = {
     | 'erase'
     | 'queueCounts'
     | 'rateReports'
+    | 'liveFeed'
   >;
   readonly client: Pick<
     TaskClient,
@@ -41,7 +43,7 @@ export type GatewayParts = {
   readonly rerate: (request: RerateRequest) => Promise<RerateReport>;
   readonly breakers: Pick<Breakers, 'report'>;
   readonly probes: Probes;
-  readonly metrics: Pick<Metrics, 'registry' | 'streamReaders'>;
+  readonly metrics: Pick<Metrics, 'registry' | 'streamReaders' | 'readersClosed'>;
   readonly log: Logger;
   /** Whether an error of a store says that it is away. */
   readonly isStoreAway: (error: unknown) => boolean;
@@ -50,12 +52,15 @@ export type GatewayParts = {
     readonly adminKey: string | undefined;
     /** Between two comments on an idle stream, in milliseconds. */
     readonly heartbeatMs: number;
+    /** How long the connection of a stream may take nothing of what it was given, in milliseconds; left out: 15 seconds. */
+    readonly deadAfterMs?: number;
     /** How long a stopping gateway lets requests finish, in milliseconds; left out: ten seconds. */
     readonly shutdownGraceMs?: number;
   };
 };
 
 export type RouteParts = GatewayParts & {
+  readonly stores: { readonly presents: Presents };
   readonly streams: OpenStreams;
 };
 

@@ -1,6 +1,9 @@
 // Accepts a task: checks it, writes its row, starts its workflow. A task that was accepted can be read at once, whatever happens next.
 
 import { randomUUID } from 'node:crypto';
+import type { FastifySchemaCompiler } from 'fastify';
+import { validatorCompiler } from 'fastify-type-provider-zod';
+import { z } from 'zod';
 import type { TaskClient } from '../client/task-client.ts';
 import type { Logger } from '../log.ts';
 import type { Tasks } from '../stores/tasks.ts';
@@ -16,6 +19,16 @@ export type SubmitParts = {
   readonly plan: (input: TaskInput) => TaskPlan;
   readonly log: Logger;
 };
+
+export const submitQuery = z.strictObject({
+  taskId: z.string().optional().describe('An id of your own; it is no part of the input'),
+});
+
+/** The schema of the body is there to be read; task/input.ts decides. */
+export const checkingQueryOnly: FastifySchemaCompiler<unknown> = (route) =>
+  route.httpPart === 'body'
+    ? (value: unknown) => ({ value })
+    : validatorCompiler({ ...route, schema: submitQuery });
 
 /** Answers the id of the task that now runs. @throws HttpProblem 400, 409 and 429 · what stores and Temporal throw */
 export async function submit(

@@ -1,7 +1,6 @@
 // Routes of tasks: submit, list, one, cancel.
 
 import type { FastifyReply } from 'fastify';
-import { validatorCompiler } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { TaskView } from '../client/wire.ts';
 import { MAX_INPUT_BYTES } from '../task/input.ts';
@@ -12,7 +11,7 @@ import { follow } from './follow.ts';
 import type { App, RouteParts } from './parts.ts';
 import { MAX_WAIT_SECONDS, preferredWait } from './prefer.ts';
 import { id, problemAnswer, queryNumber, task, taskAccepted, taskPage } from './schemas.ts';
-import { submit } from './submit.ts';
+import { checkingQueryOnly, submit, submitQuery } from './submit.ts';
 import { taskInput } from './task-input-schema.ts';
 import { findTask, linksOf, toTaskView } from './task-view.ts';
 
@@ -21,9 +20,6 @@ const MAX_PAGE = 200;
 const CURSOR = /^(\d{1,15})\.(.+)$/;
 
 const taskParams = z.object({ taskId: id });
-const submitQuery = z.strictObject({
-  taskId: z.string().optional().describe('An id of your own; it is no part of the input'),
-});
 
 export function registerTasks(app: App, parts: RouteParts): void {
   const { tasks } = parts.stores;
@@ -130,11 +126,7 @@ function registerSubmit(app: App, parts: RouteParts): void {
     '/tasks',
     {
       bodyLimit: MAX_INPUT_BYTES,
-      // The schema is there to be read; task/input.ts decides.
-      validatorCompiler: (route) =>
-        route.httpPart === 'body'
-          ? (value: unknown) => ({ value })
-          : validatorCompiler({ ...route, schema: submitQuery }),
+      validatorCompiler: checkingQueryOnly,
       schema: {
         tags: ['tasks'],
         summary: 'Submit a task',

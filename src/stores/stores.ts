@@ -5,6 +5,7 @@ import { createApprovals } from './approvals.ts';
 import { type BudgetGateOptions, createBudgetGate } from './budget-gate.ts';
 import { type CalendarSettings, createCalendars } from './calendars.ts';
 import { createErase } from './erase.ts';
+import { createEventLog, type EventLogOptions } from './event-log.ts';
 import { createEvents, type EventOptions } from './events.ts';
 import { createGate } from './gate.ts';
 import { createHydrate } from './hydrate.ts';
@@ -12,6 +13,7 @@ import { createLearntRates, providerOf } from './learnt-rates.ts';
 import { createLedger, type LostAttempts } from './ledger.ts';
 import type { DefaultLimits } from './limits.ts';
 import { createLimits } from './limits.ts';
+import { LiveFeed, type LiveFeedOptions } from './live-feed.ts';
 import type { Postgres } from './postgres.ts';
 import { createPostgresGate } from './postgres-gate.ts';
 import { createProcesses } from './processes.ts';
@@ -42,6 +44,12 @@ export type StoreOptions = {
   /** Models whose limits are reported and kept, as `provider/model`; left out: none. */
   readonly models?: () => readonly string[];
   readonly events: EventOptions;
+  /** Left out: batches of 500. */
+  readonly eventLog?: EventLogOptions;
+  /** Left out: as shipped. */
+  readonly liveFeed?: LiveFeedOptions;
+  /** Where events have a Redis of their own; left out: the same. */
+  readonly eventsRedis?: Redis | undefined;
   /** Tasks that a tenant may have without an end; left out: any number. */
   readonly maxQueued?: number | undefined;
 };
@@ -50,6 +58,10 @@ export type Stores = ReturnType<typeof createStores>;
 
 const HOUR_MS = 3_600_000;
 
+const DEFAULT_EVENT_LOG: EventLogOptions = { batchSize: 500, onRefused: () => undefined };
+
+const DEFAULT_LIVE_FEED: LiveFeedOptions = { coalesceMs: 50, backlogEvents: 1_000, backlogBytes: 262_144 };
+
 const DEFAULT_BUDGET: BudgetGateOptions = {
   store: 'redis',
   redisDown: 'postgres',
@@ -57,6 +69,7 @@ const DEFAULT_BUDGET: BudgetGateOptions = {
 };
 
 export function createStores(postgres: Postgres, redis: Redis, options: StoreOptions) {
+  const eventsRedis = options.eventsRedis ?? redis;
   const calendars = createCalendars(options.calendar);
   const limits = createLimits(postgres, options.defaultLimits, calendars);
   const ledger = createLedger(postgres, { lostAttempts: options.lostAttempts ?? 'platform' });
@@ -78,8 +91,9 @@ export function createStores(postgres: Postgres, redis: Redis, options: StoreOpt
   return {
     accounts: createAccounts(postgres),
     approvals: createApprovals(postgres, limits),
-    erase: createErase(postgres, redis),
-    events: createEvents(postgres, redis, options.events),
+    erase: createErase(postgres, eventsRedis),
+    events: createEvents(postgres, eventsRedis, options.events),
+    eventLog: createEventLog(postgres, eventsRedis, options.eventLog ?? DEFAULT_EVENT_LOG),
     gate: createBudgetGate({
       postgres,
       redis: redisGate,
@@ -93,6 +107,7 @@ export function createStores(postgres: Postgres, redis: Redis, options: StoreOpt
     hydrate,
     ledger,
     limits,
+    liveFeed: new LiveFeed(eventsRedis, options.liveFeed ?? DEFAULT_LIVE_FEED),
     processes,
     redisGate,
     queueCounts: createQueueCounts(postgres),

@@ -59,9 +59,9 @@ export function formatCursor(cursor: Cursor): string {
   return `${cursor.epoch}-${cursor.seq}`;
 }
 
-/** Reads `<epoch>-<seq>`; anything else, negative or beyond 2^53 is undefined. */
+/** Reads `<epoch>-<seq>` as it was written; anything else, negative, with leading zeros or beyond 2^53 is undefined. */
 export function parseCursor(text: string): Cursor | undefined {
-  const match = /^(\d{1,10})-(\d{1,15})$/.exec(text);
+  const match = /^(0|[1-9]\d{0,9})-(0|[1-9]\d{0,14})$/.exec(text);
   if (match === null) return undefined;
   return { epoch: Number(match[1]), seq: Number(match[2]) };
 }

@@ -86,6 +86,36 @@ describe('event stream parser', () => {
     expect(parseText('event: a\ndata: 1\n\ndata: 2\n\n').map(({ type }) => type)).toEqual(['a', 'message']);
   });
 
+  it('keeps the last retry that is a number of milliseconds', () => {
+    const parser = createEventStreamParser();
+    expect(parser.retryMs).toBeUndefined();
+    parser.push(bytesOf('retry: 1000\n\nretry: soon\n\nretry: -1\n\nretry: 1e9\n\nretry:\n\n'));
+    expect(parser.retryMs).toBe(1_000);
+    parser.push(bytesOf('retry:0\n'));
+    expect(parser.retryMs).toBe(0);
+  });
+
+  it.each([
+    ['one line without an end', 'data: ', 'x'],
+    ['data lines without a blank one', '', 'data: x\n'],
+  ])('holds no more than its bound of %s', (_, begin, piece) => {
+    const parser = createEventStreamParser(1_000);
+    parser.push(bytesOf(begin));
+    const push = (times: number) => {
+      for (let n = 0; n < times; n += 1) parser.push(bytesOf(piece));
+    };
+    push(400);
+    expect(() => push(700)).toThrow(RangeError);
+  });
+
+  it('counts neither events that are complete nor comments towards its bound', () => {
+    const parser = createEventStreamParser(1_000);
+    for (let n = 0; n < 1_000; n += 1) {
+      expect(parser.push(bytesOf(`data: ${'x'.repeat(500)}\n\n`))).toHaveLength(1);
+      expect(parser.push(bytesOf(`: ${'x'.repeat(500)}\n`))).toHaveLength(0);
+    }
+  });
+
   // Were it quadratic, the test would run into its time limit.
   it('reads a line of two megabytes in small pieces', () => {
     const long = 'x'.repeat(2_000_000);

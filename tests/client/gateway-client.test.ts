@@ -28,6 +28,16 @@ async function failureOf(work: Promise<unknown>): Promise<GatewayError> {
   throw new Error('it did not fail');
 }
 
+/** Resolves when a figure has not moved for some rounds of the event loop's timers. */
+async function untilStill(figure: () => number): Promise<void> {
+  let last = -1;
+  for (let still = 0; still < 10; still += 1) {
+    if (figure() !== last) still = 0;
+    last = figure();
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
 const numbers = (events: readonly TaskEvent[]) => events.map(({ seq }) => seq);
 const types = (events: readonly TaskEvent[]) => events.map(({ type }) => type);
 
@@ -260,6 +270,117 @@ describe('follow', () => {
     await collect(createGatewayClient(server).follow('t', { after, types: ['task_started', 'call_delta'] }));
     expect(server.asked[0]?.headers['last-event-id']).toBe('2-7');
     expect(server.asked[0]?.path).toBe('/api/v1/tasks/t/stream?types=task_started%2Ccall_delta');
+  });
+
+  it.each([
+    ['a text', '2-7'],
+    ['an event', { taskId: 't', epoch: 2, seq: 7, type: 'call_delta', at: '2026-01-01T00:00:00.000Z' }],
+  ])('starts after %s', async (_, after) => {
+    await using server = await startTinyGateway((response) => {
+      openStream(response);
+      sendEvent(response, 8, 'stream_end');
+    });
+    await collect(createGatewayClient(server).follow('t', { after: after as string | TaskEvent }));
+    expect(server.asked[0]?.headers['last-event-id']).toBe('2-7');
+  });
+
+  it.each(['', 'yesterday', '1-', '01-1', '1-9007199254740993'])('asks nobody after %j', async (after) => {
+    await using server = await startTinyGateway((response) => sendJson(response, 200, {}));
+    const error = await failureOf(collect(createGatewayClient(server).follow('t', { after })));
+    expect(error.message).toBe(`"${after}" is no position of an event: expected one such as 1-42`);
+    expect(server.asked).toEqual([]);
+  });
+
+  it('hands a reset to the caller and goes on from there', async () => {
+    await using server = await startTinyGateway((response, _, count) => {
+      openStream(response);
+      if (count > 0) return void sendEvent(response, 1, 'stream_end');
+      sendEvent(response, 0, 'reset', { message: 'told again' });
+      response.end();
+    });
+    const events = await collect(createGatewayClient(server).follow('t', { after: '9-9' }));
+    expect(types(events)).toEqual(['reset', 'stream_end']);
+    expect(server.asked.map(({ headers }) => headers['last-event-id'])).toEqual(['9-9', '1-0']);
+  });
+
+  it('gives nothing out any more once its signal fired, not even what has come already', async () => {
+    await using server = await startTinyGateway((response) => {
+      openStream(response);
+      const all = [1, 2, 3].map((seq) => `id: 1-${seq}\nevent: call_delta\ndata: {"seq":${seq}}\n\n`);
+      response.write(all.join('')); // in one piece
+    });
+    const stop = new AbortController();
+    const seen: number[] = [];
+    const outages: GatewayError[] = [];
+    const onOutage = (error: GatewayError) => void outages.push(error);
+    for await (const event of createGatewayClient(server).follow('t', { signal: stop.signal, onOutage })) {
+      seen.push(event.seq);
+      stop.abort();
+    }
+    expect({ seen, outages }).toEqual({ seen: [1], outages: [] });
+  });
+
+  it('asks nobody when its signal fired before', async () => {
+    await using server = await startTinyGateway((response) => sendJson(response, 200, {}));
+    const signal = AbortSignal.abort();
+    expect(await collect(createGatewayClient(server).follow('t', { signal }))).toEqual([]);
+    expect(server.asked).toEqual([]);
+  });
+
+  it('ends without an error when its signal fires between two connections', async () => {
+    await using server = await startTinyGateway((response) => {
+      openStream(response);
+      response.write('retry: 60000\n\n', () => response.end());
+    });
+    const stop = new AbortController();
+    const onOutage = () => stop.abort();
+    expect(await collect(createGatewayClient(server).follow('t', { signal: stop.signal, onOutage }))).toEqual(
+      [],
+    );
+    expect(server.asked).toHaveLength(1);
+  });
+
+  it('does not read ahead of a caller that takes its time', async () => {
+    let written = 0;
+    await using server = await startTinyGateway((response) => {
+      openStream(response);
+      const text = 'x'.repeat(60_000);
+      const fill = () => {
+        // Far more than the buffers of two sockets hold.
+        while (written < 1_000 && response.writable) {
+          written += 1;
+          const event = {
+            seq: written,
+            type: written === 1_000 ? 'stream_end' : 'call_delta',
+            data: { text },
+          };
+          const isTaken = response.write(`id: 1-${written}\ndata: ${JSON.stringify(event)}\n\n`);
+          if (!isTaken) return void response.once('drain', fill);
+        }
+      };
+      fill();
+    });
+    const seen: number[] = [];
+    for await (const event of createGatewayClient(server).follow('t')) {
+      if (seen.length === 0) await untilStill(() => written);
+      if (seen.length === 0) expect(written).toBeLessThan(900);
+      seen.push(event.seq);
+    }
+    expect(seen).toEqual(Array.from({ length: 1_000 }, (_, n) => n + 1));
+  });
+
+  it('refuses a stream whose event never ends', async () => {
+    await using server = await startTinyGateway((response) => {
+      openStream(response);
+      const piece = 'x'.repeat(1_000_000);
+      const fill = () => {
+        response.write(piece, (error) => error ?? fill());
+      };
+      response.write('data: ', fill);
+    });
+    const error = await failureOf(collect(createGatewayClient(server).follow('t')));
+    expect(error.message).toContain('is no stream of events');
+    expect(server.asked).toHaveLength(1);
   });
 
   it('ends without events for a reader that has the last one', async () => {

@@ -132,6 +132,7 @@ export const ROWS: readonly Row[] = [
     resolved: 'temporal.shutdownGraceTimeMs',
     value: 90_000,
   },
+  { key: 'redis.eventsUrl', env: 'REDIS_EVENTS_URL', file: 'redis://e:1', value: 'redis://e:1' },
   { key: 'redis.url', env: 'REDIS_URL', file: 'rediss://u:p@h:1/2', value: 'rediss://u:p@h:1/2' },
   { key: 'redis.keyPrefix', env: 'WEIR_REDIS_KEY_PREFIX', file: 'Pre_fix-1', value: 'Pre_fix-1' },
   {
@@ -232,10 +233,26 @@ export const ROWS: readonly Row[] = [
   },
   { key: 'event.deltaBytes', env: 'WEIR_EVENT_DELTA_BYTES', file: 100, value: 100 },
   {
+    key: 'event.deltaFlush',
+    env: 'WEIR_EVENT_DELTA_FLUSH',
+    file: '1s',
+    resolved: 'event.deltaFlushMs',
+    value: 1_000,
+  },
+  {
     key: 'event.sweepAfter',
     env: 'WEIR_EVENT_SWEEP_AFTER',
     file: '1s',
     resolved: 'event.sweepAfterMs',
+    value: 1_000,
+  },
+  { key: 'event.liveCapacity', env: 'WEIR_EVENT_LIVE_CAPACITY', file: 200, value: 200 },
+  { key: 'event.logBatchSize', env: 'EVENTLOG_BATCH_SIZE', file: 100, value: 100 },
+  {
+    key: 'event.logBatchInterval',
+    env: 'EVENTLOG_BATCH_INTERVAL_MS',
+    file: '1s',
+    resolved: 'event.logBatchIntervalMs',
     value: 1_000,
   },
   {
@@ -244,6 +261,19 @@ export const ROWS: readonly Row[] = [
     file: '1s',
     resolved: 'event.heartbeatMs',
     value: 1_000,
+  },
+  { key: 'event.coalesce', env: 'WEIR_EVENT_COALESCE', file: '20ms', resolved: 'event.coalesceMs', value: 20 },
+  {
+    key: 'event.readerBacklogEvents',
+    env: 'WEIR_EVENT_READER_BACKLOG_EVENTS',
+    file: 50,
+    value: 50,
+  },
+  {
+    key: 'event.readerBacklogBytes',
+    env: 'WEIR_EVENT_READER_BACKLOG_BYTES',
+    file: 65_536,
+    value: 65_536,
   },
   ...BREAKER_ROWS,
 ];

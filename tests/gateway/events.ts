@@ -1,7 +1,10 @@
 // Tasks that live in the stores alone, for tests of readers: their events are published as workers publish them, without a worker.
 
+import { type FollowOptions, type FollowStores, follow } from '../../src/gateway/follow.ts';
+import { createPresents } from '../../src/gateway/presents.ts';
 import type { EventDraft, TaskEvent } from '../../src/task/event.ts';
 import { parseTaskInput } from '../../src/task/input.ts';
+import { eventually } from '../support/eventually.ts';
 import type { TestStores } from '../support/stores.ts';
 
 /** A task of one run. Nothing is written before `begin`. */
@@ -25,6 +28,15 @@ export function createStoredTask({ stores, postgres }: TestStores, taskId: strin
       ]);
       await stores.events.publishPending(task);
     },
+    /** Resolves when every milestone's number has come to its row, as the persister brings it a moment later. */
+    persisted: () =>
+      eventually(async () => {
+        const { rows } = await postgres.query(
+          'select id from events where task_id = $1 and seq is null and epoch is null',
+          [taskId],
+        );
+        if (rows.length > 0) throw new Error(`${rows.length} milestones of ${taskId} have no number`);
+      }),
     milestone: (draft: EventDraft) => stores.events.append(task, [draft]),
     async startCall(attempt = 1) {
       k = -1;
@@ -71,6 +83,20 @@ export function createStoredTask({ stores, postgres }: TestStores, taskId: strin
       await stores.events.publishPending(task);
     },
   };
+}
+
+/** What readers need of the stores of a test. */
+export function followStoresOf({ stores }: Pick<TestStores, 'stores'>): FollowStores {
+  return { ledger: stores.ledger, liveFeed: stores.liveFeed, presents: createPresents(stores.events) };
+}
+
+/** A task's events one by one. */
+export async function* followEvents(
+  stores: FollowStores,
+  taskId: string,
+  options: FollowOptions,
+): AsyncGenerator<TaskEvent> {
+  for await (const batch of follow(stores, taskId, options)) yield* batch.events;
 }
 
 /** Text as a client has it after these events: deltas add, a snapshot replaces, a reset and a new attempt begin anew. */

@@ -2,14 +2,12 @@
 // text, in order, without a repeat, or are told that they must begin anew.
 
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, inject, test } from 'vitest';
-import { type FollowOptions, follow } from '../../src/gateway/follow.ts';
-import { createEvents } from '../../src/stores/events.ts';
-import { createRedis } from '../../src/stores/redis.ts';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { FollowOptions } from '../../src/gateway/follow.ts';
 import type { TaskEvent } from '../../src/task/event.ts';
 import { eventually } from '../support/eventually.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
-import { createStoredTask, textOf, typesOf } from './events.ts';
+import { createStoredTask, followEvents, followStoresOf, textOf, typesOf } from './events.ts';
 
 const RING = 8;
 let servers: TestStores;
@@ -24,7 +22,7 @@ const newTask = (runId?: string, taskId = `task-${randomUUID()}`) => createStore
 /** Reads to the end, or until the signal. */
 async function readAll(taskId: string, options: Partial<FollowOptions> = {}): Promise<TaskEvent[]> {
   const events: TaskEvent[] = [];
-  for await (const event of follow(servers.stores, taskId, {
+  for await (const event of followEvents(followStoresOf(servers), taskId, {
     signal: AbortSignal.timeout(20_000),
     ...options,
   }))
@@ -37,7 +35,10 @@ function startReading(taskId: string, options: Partial<FollowOptions> = {}) {
   const stop = new AbortController();
   const events: TaskEvent[] = [];
   const read = async () => {
-    for await (const event of follow(servers.stores, taskId, { signal: stop.signal, ...options }))
+    for await (const event of followEvents(followStoresOf(servers), taskId, {
+      signal: stop.signal,
+      ...options,
+    }))
       events.push(event);
   };
   const done = read();
@@ -55,7 +56,9 @@ function startReading(taskId: string, options: Partial<FollowOptions> = {}) {
   };
 }
 
-async function removeFromRedis(): Promise<void> {
+/** Empties Redis. What was published is in Postgres by then, with its numbers. */
+async function removeFromRedis(...tasks: ReturnType<typeof newTask>[]): Promise<void> {
+  for (const task of tasks) await task.persisted();
   await servers.redis.command(async (client) => {
     const keys = await client.keys(`${servers.prefix}:*`);
     if (keys.length > 0) await client.del(...keys);
@@ -126,7 +129,7 @@ describe('a reader from the beginning', () => {
     const text = await stream(task, 30);
     await task.completeCall(text);
     await task.end();
-    await removeFromRedis();
+    await removeFromRedis(task);
     const events = await readAll(task.taskId);
     expect(typesOf(events)).toBe(
       'task_started step_started call_started call_snapshot call_completed task_completed stream_end',
@@ -234,7 +237,7 @@ describe('a reader that comes back', () => {
     const inRedis = await readAll(task.taskId, { after });
     expect(typesOf(inRedis)).toBe('reset task_started step_started task_completed stream_end');
     expect(inRedis[0]).toMatchObject({ epoch: 1, seq: 0 });
-    await removeFromRedis();
+    await removeFromRedis(task);
     expect(typesOf(await readAll(task.taskId, { after }))).toBe(typesOf(inRedis));
   });
 
@@ -244,7 +247,7 @@ describe('a reader that comes back', () => {
     await task.end();
     expect(typesOf(await readAll(task.taskId, { after: { epoch: 1, seq: 3 } }))).toBe('stream_end');
     expect(await readAll(task.taskId, { after: { epoch: 1, seq: 4 } })).toEqual([]);
-    await removeFromRedis();
+    await removeFromRedis(task);
     expect(await readAll(task.taskId, { after: { epoch: 1, seq: 4 } })).toEqual([]);
   });
 });
@@ -257,7 +260,7 @@ describe('a reader that waits', () => {
     await stream(task, 3);
     const reader = startReading(task.taskId);
     await reader.until((events) => textOf(events) === '0 1 2 ');
-    await removeFromRedis();
+    await removeFromRedis(task);
     await stream(task, 2, 3);
     await reader.until((events) => events.some((event) => event.type === 'reset'));
     await task.completeCall('0 1 2 3 4 ');
@@ -277,7 +280,7 @@ describe('a reader that waits', () => {
     await task.begin();
     const reader = startReading(task.taskId);
     await reader.until((events) => events.length === 2);
-    await removeFromRedis();
+    await removeFromRedis(task);
     await task.end();
     await reader.done;
     expect(typesOf(reader.events)).toBe(
@@ -288,11 +291,13 @@ describe('a reader that waits', () => {
   test('finds the end in Postgres when it came and was lost in Redis while nobody looked', async () => {
     const task = newTask();
     await task.begin();
-    const reading = follow(servers.stores, task.taskId, { signal: AbortSignal.timeout(20_000) });
+    const reading = followEvents(followStoresOf(servers), task.taskId, {
+      signal: AbortSignal.timeout(20_000),
+    });
     const events: TaskEvent[] = [];
     for (let count = 0; count < 2; count += 1) events.push((await reading.next()).value);
     await task.end();
-    await removeFromRedis();
+    await removeFromRedis(task);
     for await (const event of reading) events.push(event);
     expect(typesOf(events)).toBe('task_started step_started task_completed stream_end');
   });
@@ -301,7 +306,9 @@ describe('a reader that waits', () => {
     const task = newTask();
     await task.begin();
     await task.startCall();
-    const reading = follow(servers.stores, task.taskId, { signal: AbortSignal.timeout(20_000) });
+    const reading = followEvents(followStoresOf(servers), task.taskId, {
+      signal: AbortSignal.timeout(20_000),
+    });
     const events: TaskEvent[] = [];
     for (let count = 0; count < 3; count += 1) events.push((await reading.next()).value);
     const text = await stream(task, 40);
@@ -311,44 +318,6 @@ describe('a reader that waits', () => {
     expect(textOf(events)).toBe(text);
     expect(events.filter((event) => event.type === 'call_snapshot')).toHaveLength(1);
     expectInOrder(events);
-  });
-
-  test('waits longer than a command may take', async () => {
-    const options = {
-      url: inject('servers').redis,
-      keyPrefix: servers.prefix,
-      commandTimeoutMs: 100,
-      policyChecked: true,
-    };
-    const redis = createRedis(options, servers.log);
-    await redis.ready(5_000);
-    const reader = createEvents(servers.postgres, redis, {
-      ringCapacity: RING,
-      onPublished: () => undefined,
-    }).openReader('task-quiet');
-    expect(await reader.read({ epoch: 1, seq: 1 }, 500)).toEqual([]);
-    reader.close();
-    await redis.close();
-  });
-
-  test('closes its connection when it is stopped and when it is left', async () => {
-    const task = newTask();
-    await task.begin();
-    const count = async () => {
-      const list = await servers.redis.command((client) => client.client('LIST'));
-      return String(list)
-        .split('\n')
-        .filter((line) => line.includes('cmd=xread')).length;
-    };
-    const before = await count();
-    const reader = startReading(task.taskId);
-    await eventually(async () => expect(await count()).toBe(before + 1));
-    await reader.stop();
-    await eventually(async () => expect(await count()).toBe(before));
-    for await (const event of follow(servers.stores, task.taskId, { signal: AbortSignal.timeout(20_000) })) {
-      if (event.type === 'step_started') break;
-    }
-    await eventually(async () => expect(await count()).toBe(before));
   });
 });
 
@@ -367,7 +336,7 @@ describe('an id that is used again', () => {
     expect(typesOf(reader.events)).toBe('task_started step_started task_completed stream_end');
     expect(reader.events.map((event) => event.seq)).toEqual([5, 6, 7, 8]);
     expect(typesOf(await readAll(first.taskId))).toBe(typesOf(reader.events));
-    await removeFromRedis();
+    await removeFromRedis(first, second);
     expect(typesOf(await readAll(first.taskId))).toBe(typesOf(reader.events));
   });
 });

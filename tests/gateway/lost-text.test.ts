@@ -22,8 +22,8 @@ function events(...lines: string[]): TaskEvent[] {
   });
 }
 
-const places = (known: TaskEvent[], from = 0, epoch = 1) =>
-  findLostTexts(known, from, epoch).map(({ attempt, since, upTo, following }) =>
+const places = (known: TaskEvent[], from = 0, epoch = 1, upTo = known.at(-1)?.seq ?? 0) =>
+  findLostTexts(known, { from, upTo, epoch }).map(({ attempt, since, upTo, following }) =>
     `${attempt} ${since}-${upTo} ${following}`.trim(),
   );
 

@@ -2,6 +2,7 @@
 
 import { FREE_ENTRY } from '../../src/calls/breaker-machine.ts';
 import type { CallDependencies, CallSettings } from '../../src/calls/call.ts';
+import { createDeltaRoom } from '../../src/calls/delta-room.ts';
 import { createCalls } from '../../src/calls/govern.ts';
 import { pause } from '../../src/calls/pause.ts';
 import { createSpendBreaker, type SpendBreaker } from '../../src/calls/spend-breaker.ts';
@@ -39,6 +40,7 @@ const SETTINGS: CallSettings = {
   backpressure: { threshold: 0.8, maxDelayMs: 400, table: [{ at: 0.8, ms: 100 }] },
   deltaIntervalMs: 50,
   deltaBytes: 2_048,
+  deltaFlushMs: 500,
   drainCapMs: 1_000,
   unknownPrice: 'refuse',
   ceiling: { input: 1n, output: 1n },
@@ -144,6 +146,7 @@ export function createWorker(parts: WorkerParts, process: Process): Worker {
     learntRates: { heard: async () => undefined, throttled: async () => undefined },
     // Calls of a run have no task row and so no events; whoever asks for them finds nothing.
     events: {} as Events,
+    deltaRoom: createDeltaRoom(),
     breakerOf: () => ({ enter: async () => FREE_ENTRY }),
     messagesOf: async () => undefined,
     isOutage: (error) => error instanceof StoreAway && error.store === 'postgres',

@@ -1,27 +1,31 @@
 // Events where something goes wrong: Redis loses them, publishers are held up, payloads are hostile.
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { createEvents } from '../../src/stores/events.ts';
+import { eventFunctions } from '../../src/stores/event-functions.ts';
+import { createEventLog } from '../../src/stores/event-log.ts';
 import { eventKeys } from '../../src/stores/keys.ts';
 import type { Postgres } from '../../src/stores/postgres.ts';
 import type { EventDraft } from '../../src/task/event.ts';
-import { openTestStores, type TestStores } from '../support/stores.ts';
-import { CAPACITY, delta, eventsStage, step, steps } from './events-stage.ts';
+import { openTestStores, persistEvents, type TestStores } from '../support/stores.ts';
+import { delta, END, eventsStage, type StagedTask, step, steps } from './events-stage.ts';
 
 let test: TestStores;
-const { begin, write, publish, ring, rows, lose } = eventsStage(() => test);
+const { begin, write, publish, ring, persist, rows, rowsNow, lose } = eventsStage(() => test);
 
 beforeAll(async () => {
-  test = await openTestStores();
+  test = await openTestStores({ persists: false });
 });
 
 afterAll(() => test[Symbol.asyncDispose]());
+
+const NEVER_CLAIMS = { claimAfterMs: 3_600_000, onRefused: () => undefined };
 
 describe('a Redis that lost a task', () => {
   it('begins another epoch and goes on from the highest stored number', async () => {
     const task = await begin();
     await test.stores.events.append(task, steps(3));
     await test.stores.events.publishDelta(task, delta(0));
+    await persist();
     await lose(task, 'call');
     expect(await test.stores.events.head(task.taskId)).toBeUndefined();
     await test.stores.events.append(task, [step('next')]);
@@ -34,6 +38,7 @@ describe('a Redis that lost a task', () => {
   it('is not trusted when it is another server with an old snapshot', async () => {
     const task = await begin();
     await test.stores.events.append(task, steps(3));
+    await persist();
     const { meta } = eventKeys(test.prefix, task.taskId);
     await test.redis.command((client) => client.hset(meta, { server: 'another', seq: '1' }));
     expect(await test.stores.events.head(task.taskId)).toBeUndefined();
@@ -42,111 +47,197 @@ describe('a Redis that lost a task', () => {
     expect((await rows(task)).map((row) => row.seq)).toEqual([1, 2, 3, 4]);
   });
 
-  it('publishes again what was visible and not written back, and loses nothing', async () => {
+  it('publishes again what was visible and not stored, and loses nothing', async () => {
     const task = await begin();
     await test.stores.events.append(task, steps(2));
-    await write(task, [step('open')]);
-    await publish(task);
-    await test.postgres.query(
-      "update events set seq = null, epoch = null where task_id = $1 and id = 'open'",
-      [task.taskId],
-    );
+    await persist();
+    await test.stores.events.append(task, [step('open')]);
     await lose(task);
     await test.stores.events.append(task, [step('next')]);
-    expect((await ring(task)).map((event) => [event.epoch, event.seq, event.stepId])).toEqual([
-      [2, 3, 'open'],
-      [2, 4, 'next'],
-    ]);
-    expect((await rows(task)).map((row) => [row.id, row.seq])).toEqual([
-      ['e1', 1],
-      ['e2', 2],
-      ['open', 3],
-      ['next', 4],
-    ]);
+    expect(await visible(task)).toEqual(['2-3 open', '2-4 next']);
+    expect(await numbered(task)).toEqual(['e1 1-1', 'e2 1-2', 'open 2-3', 'next 2-4']);
   });
 
-  it.each(['older', 'newer'])(
-    'settles a number that two epochs gave, where the %s is written back first',
-    async (first) => {
+  it('tells a stream again whose end was not stored, in its order, and then it has ended', async () => {
+    const task = await begin();
+    await test.stores.events.append(task, [step('a'), END]);
+    await lose(task);
+    await write(task, [step('late')]);
+    await publish(task);
+    expect(await visible(task)).toEqual(['2-1 a', '2-2 stream_end']);
+    expect(await numbered(task)).toEqual(['a 2-1', 'end 2-2', 'late -1-null']);
+  });
+
+  it.each(['before', 'after'])(
+    'gets the numbers of a persister that was held up %s the new epoch began into no wrong place',
+    async (when) => {
       const task = await begin();
       await test.stores.events.append(task, steps(2));
-      // A publisher that is held up between its script and its write-back, while Redis is lost and another one goes on.
-      const slow = delayedWriteBack(test.postgres);
-      const events = createEvents(slow.postgres, test.redis, {
-        ringCapacity: CAPACITY,
-        onPublished: () => undefined,
-      });
-      await write(task, [step('slow')]);
-      const held = events.publishPending(task);
+      await persist();
+      const slow = heldUpPersister();
+      await test.stores.events.append(task, [step('slow')]);
+      const held = slow.persister.pass();
       await slow.reached;
       await lose(task);
-      // The other publisher must not take the first one's event along: as if it had looked a moment before.
-      await test.postgres.query("update events set epoch = -2 where task_id = $1 and id = 'slow'", [
-        task.taskId,
-      ]);
-      if (first === 'older') {
-        const other = delayedWriteBack(test.postgres);
-        const quick = createEvents(other.postgres, test.redis, {
-          ringCapacity: CAPACITY,
-          onPublished: () => undefined,
-        });
-        await write(task, [step('quick')]);
-        const waiting = quick.publishPending(task);
-        await other.reached;
-        await test.postgres.query("update events set epoch = null where task_id = $1 and id = 'slow'", [
-          task.taskId,
-        ]);
-        slow.go();
-        await held;
-        other.go();
-        await waiting;
-      } else {
-        await test.stores.events.append(task, [step('quick')]);
-        await test.postgres.query("update events set epoch = null where task_id = $1 and id = 'slow'", [
-          task.taskId,
-        ]);
-        slow.go();
-        await held;
-      }
-      await test.stores.events.sweep(0);
-      expect(await rows(task)).toEqual([
-        { id: 'e1', seq: 1, epoch: 1 },
-        { id: 'e2', seq: 2, epoch: 1 },
-        { id: 'quick', seq: 3, epoch: 2 },
-        { id: 'slow', seq: 4, epoch: 2 },
-      ]);
-      expect((await ring(task)).map((event) => [event.seq, event.stepId])).toEqual([
-        [3, 'quick'],
-        [4, 'slow'],
-      ]);
-      expect(await test.stores.events.sweep(0)).toBe(0);
+      if (when === 'before') await goOn(slow, held);
+      // The epoch is begun by text, so that it has the number that the milestone had.
+      await test.stores.events.publishDelta(task, delta(0));
+      if (when === 'after') await goOn(slow, held);
+      await test.stores.events.append(task, [step('quick')]);
+      expect(await numbered(task)).toEqual(
+        when === 'before'
+          ? ['e1 1-1', 'e2 1-2', 'slow 1-3', 'quick 2-5']
+          : ['e1 1-1', 'e2 1-2', 'slow 2-4', 'quick 2-5'],
+      );
+      expect(await visible(task)).toEqual(
+        when === 'before' ? ['2-4 call_delta', '2-5 quick'] : ['2-3 call_delta', '2-4 slow', '2-5 quick'],
+      );
     },
   );
+
+  it('keeps the order of milestones of which two persisters had taken the later one first', async () => {
+    const task = await begin();
+    const slow = heldUpPersister();
+    await test.stores.events.append(task, [step('first')]);
+    const held = slow.persister.pass();
+    await slow.reached;
+    await test.stores.events.append(task, [step('second'), END]);
+    const quick = createEventLog(test.postgres, test.redis, { ...NEVER_CLAIMS, batchSize: 10 });
+    await quick.openPersister('quick').pass();
+    expect((await rowsNow(task)).map((row) => row.id)).toEqual(['second', 'end', 'first']);
+    await lose(task);
+    expect(await test.stores.events.sweep(0)).toBeGreaterThan(0);
+    await goOn(slow, held);
+    expect(await numbered(task)).toEqual(['first 2-1', 'second 2-2', 'end 2-3']);
+    expect(await visible(task)).toEqual(['2-1 first', '2-2 second', '2-3 stream_end']);
+  });
+
+  it('lets no number of an older epoch be written by the entries that outlived a restart', async () => {
+    const task = await begin();
+    await test.stores.events.append(task, steps(2));
+    const { meta } = eventKeys(test.prefix, task.taskId);
+    await test.redis.command((client) => client.hset(meta, { server: 'another' }));
+    await test.stores.events.publishDelta(task, delta(0));
+    await persist();
+    expect(await numbered(task)).toEqual(['e1 null-null', 'e2 null-null']);
+    await test.stores.events.append(task, [step('next')]);
+    expect(await numbered(task)).toEqual(['e1 2-2', 'e2 2-3', 'next 2-4']);
+  });
 
   it('neither loses nor doubles a milestone while it is lost again and again', async () => {
     const task = await begin();
     const all = Array.from({ length: 60 }, (_, n) => `m${n}`);
-    await Promise.all(
-      [0, 1, 2].map(async (lane) => {
-        for (let n = lane; n < all.length; n += 3) {
-          await test.stores.events.append(task, [step(`m${n}`)]);
-          await test.stores.events.publishDelta(task, delta(n, `d${n}`, 1, `lane-${lane}`));
-          if (n % 7 === 0) await lose(task, `lane-${lane}`);
-        }
-      }),
-    );
-    while ((await test.stores.events.sweep(0)) > 0) await publish(task);
+    {
+      await using _one = persistEvents(test.stores, 'one');
+      await using _two = persistEvents(test.stores, 'two');
+      await Promise.all(
+        [0, 1, 2].map(async (lane) => {
+          for (let n = lane; n < all.length; n += 3) {
+            await test.stores.events.append(task, [step(`m${n}`)]);
+            await test.stores.events.publishDelta(task, delta(n, `d${n}`, 1, `lane-${lane}`));
+            if (n % 7 === 0) await lose(task, `lane-${lane}`);
+          }
+        }),
+      );
+    }
+    await persist();
+    await test.stores.events.sweep(0);
     const found = await rows(task);
     expect(found.map((row) => row.id).sort()).toEqual([...all].sort());
     expect(found.filter((row) => row.seq === null)).toEqual([]);
     const stored = await test.stores.events.stored(task.taskId, 0, 1_000);
-    expect(stored.map((event) => event.seq)).toEqual(
-      [...new Set(stored.map((event) => event.seq))].sort((left, right) => left - right),
+    const seqs = stored.map((event) => event.seq);
+    expect(seqs).toEqual([...new Set(seqs)].sort((left, right) => left - right));
+    // What readers of the present epoch see is what is stored of it: the other numbers are those of text.
+    const shown = await ring(task);
+    const milestones = shown.filter((event) => event.type !== 'call_delta');
+    expect(stored.filter((event) => event.epoch === shown[0]?.epoch)).toEqual(milestones);
+  });
+});
+
+describe('another run of a task', () => {
+  it('comes behind what the run before has shown, also where that is not stored yet', async () => {
+    const task = await begin();
+    await test.stores.events.append(task, [step('old')]);
+    await test.stores.events.publishDelta(task, delta(0));
+    await test.stores.events.append(task, [END]);
+    await write(task, [step('late')]);
+    const next = await begin('run-2', task.taskId);
+    await test.stores.events.append(next, [step('new')]);
+    await persist();
+    await test.stores.events.append(task, [step('later')]);
+    expect(await numbered(task)).toEqual(['old 1-1', 'end 1-2', 'new 2-3', 'late -1-null', 'later -1-null']);
+    expect(await test.stores.events.origin(task.taskId)).toEqual({ runId: 'run-2', seq: 2 });
+  });
+
+  it('settles what the run before could not publish itself any more', async () => {
+    const task = await begin();
+    await test.stores.events.append(task, [step('old')]);
+    await lose(task);
+    await test.redis.command((client) => client.del(eventKeys(test.prefix, task.taskId).log));
+    const next = await begin('run-2', task.taskId);
+    // Nobody has counted for the new run yet: it is not said that nothing comes of this.
+    expect(await publish(task)).toBe(0);
+    expect(await numbered(task)).toEqual(['old null-null']);
+    await test.stores.events.append(next, [step('new')]);
+    expect(await numbered(task)).toEqual(['old 1-1', 'new 2-2']);
+  });
+});
+
+describe('an epoch that was raised and did not begin, since its publisher died', () => {
+  const raise = (task: StagedTask, by: number) =>
+    test.postgres.query('update tasks set epoch = epoch + $2 where task_id = $1', [task.taskId, by]);
+
+  it.each([
+    ['while Redis has no counter', true],
+    ['while Redis goes on in the one before', false],
+  ])('is followed by another one %s', async (_title, isLost) => {
+    const task = await begin();
+    await test.stores.events.append(task, [step('a')]);
+    await raise(task, 1);
+    if (isLost) await lose(task);
+    await persist();
+    await test.stores.events.append(task, [step('b')]);
+    expect(await numbered(task)).toEqual(['a 3-1', 'b 3-2']);
+    expect(await visible(task)).toEqual(['3-1 a', '3-2 b']);
+  });
+
+  it('changes nothing when it begins too late', async () => {
+    const task = await begin();
+    await test.stores.events.append(task, [step('a')]);
+    const { ring: ringKey, meta } = eventKeys(test.prefix, task.taskId);
+    await lose(task);
+    await test.stores.events.append(task, [step('b')]);
+    const args = [await test.redis.runId(), task.runId, 1, 0, 60_000, 0];
+    expect(await test.redis.run(eventFunctions['begin-epoch'], [ringKey, meta], args)).toBe(0);
+    expect(await visible(task)).toEqual(['2-1 a', '2-2 b']);
+  });
+
+  it('is above that of Redis where Postgres is an older copy of itself', async () => {
+    const task = await begin();
+    await test.stores.events.append(task, [step('a')]);
+    for (let n = 0; n < 3; n += 1) {
+      await lose(task);
+      await publish(task);
+    }
+    await persist();
+    await raise(task, -3);
+    await test.stores.events.append(task, [step('b')]);
+    expect(await numbered(task)).toEqual(['a 4-1', 'b 5-2']);
+  });
+
+  it('is raised once by many publishers that miss at once', async () => {
+    const task = await begin();
+    await test.stores.events.append(task, [step('a')]);
+    await lose(task);
+    await Promise.all(
+      Array.from({ length: 20 }, (_, n) =>
+        n % 2 === 0
+          ? test.stores.events.append(task, [step(`m${n}`)])
+          : test.stores.events.publishDelta(task, delta(0, 'x', 1, `call-${n}`)),
+      ),
     );
-    const visible = (await ring(task)).map(
-      (event) => `${event.type} ${event.stepId} ${event.data?.['text'] ?? ''}`,
-    );
-    expect(new Set(visible).size).toBe(visible.length);
+    expect(await test.stores.events.head(task.taskId)).toEqual({ epoch: 2, seq: 21, ended: false });
   });
 });
 
@@ -180,22 +271,37 @@ describe('hostile payloads', () => {
     const events = await ring(task);
     expect(events.map((event) => event.seq)).toEqual([1, 2, 3]);
     expect(events[1]?.data).toEqual(safe);
+    await persist();
     expect(await test.stores.events.stored(task.taskId, 0, 10)).toEqual(events);
   });
 });
 
-/** A connection whose first write of numbers waits until `go`. */
-function delayedWriteBack(inner: Postgres) {
+/** A persister that takes a batch and is held up before it writes, as a frozen process would be. */
+function heldUpPersister() {
   const reached = Promise.withResolvers<void>();
   const gate = Promise.withResolvers<void>();
-  let isFirst = true;
   const query: Postgres['query'] = async (text, values) => {
-    if (isFirst && text.startsWith('update events as e')) {
-      isFirst = false;
-      reached.resolve();
-      await gate.promise;
-    }
-    return inner.query(text, values);
+    reached.resolve();
+    await gate.promise;
+    return test.postgres.query(text, values);
   };
-  return { postgres: { ...inner, query }, reached: reached.promise, go: gate.resolve };
+  const log = createEventLog({ ...test.postgres, query }, test.redis, { ...NEVER_CLAIMS, batchSize: 10 });
+  return { persister: log.openPersister('held up'), reached: reached.promise, go: gate.resolve };
+}
+
+async function goOn(slow: ReturnType<typeof heldUpPersister>, held: Promise<unknown>): Promise<void> {
+  slow.go();
+  await held;
+}
+
+/** What readers see: position, and step or type. */
+async function visible(task: StagedTask): Promise<readonly string[]> {
+  return (await ring(task)).map(
+    ({ epoch, seq, type, stepId }) => `${epoch}-${seq} ${type === 'call_delta' ? type : (stepId ?? type)}`,
+  );
+}
+
+/** Rows by their numbers, once all that were given are written. */
+async function numbered(task: StagedTask): Promise<readonly string[]> {
+  return (await rows(task)).map(({ id, epoch, seq }) => `${id} ${epoch}-${seq}`);
 }

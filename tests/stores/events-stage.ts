@@ -1,5 +1,6 @@
 // Tasks with events, as tests of the events need them: begun, written, published, lost.
 
+import type { Persister } from '../../src/stores/event-log.ts';
 import type { Delta } from '../../src/stores/events.ts';
 import { eventKeys } from '../../src/stores/keys.ts';
 import { writeMilestones } from '../../src/stores/milestones.ts';
@@ -45,8 +46,22 @@ export function eventsStage(test: () => TestStores) {
     return test().stores.events.ring(task.taskId, undefined, 1_000);
   }
 
-  /** The rows of a task's milestones: what has a number in its order, then the rest. */
+  let persister: Persister | undefined;
+
+  /** Numbers of everything that was published reach their rows. */
+  async function persist(): Promise<void> {
+    persister ??= test().stores.eventLog.openPersister('test');
+    while ((await persister.pass()) || (await test().stores.eventLog.state()).backlog > 0);
+  }
+
+  /** The rows of a task's milestones once all numbers are in them. */
   async function rows(task: StagedTask) {
+    await persist();
+    return rowsNow(task);
+  }
+
+  /** What has a number in its order, then the rest. */
+  async function rowsNow(task: StagedTask) {
     const { rows: found } = await test().postgres.query<{
       id: string;
       seq: bigint | null;
@@ -65,5 +80,5 @@ export function eventsStage(test: () => TestStores) {
     );
   }
 
-  return { begin, write, publish, ring, rows, lose };
+  return { begin, write, publish, ring, persist, rows, rowsNow, lose };
 }

@@ -110,6 +110,58 @@ describe('sanitise', () => {
     expect(isCleanText(text)).toBe(true);
   });
 
+  it.each<[string, unknown, unknown]>([
+    ['a date', new Date(0), '1970-01-01T00:00:00.000Z'],
+    ['a date that is none', new Date(Number.NaN), null],
+    ['bytes', [new Uint8Array(9), Buffer.from('a')], ['[binary]', '[binary]']],
+    ['a map', new Map([['a', 1]]), { a: 1 }],
+    ['a set', new Set([1, 2]), [1, 2]],
+    ['numbers that JSON does not know', [Number.NaN, Number.POSITIVE_INFINITY, -0], [null, null, 0]],
+    ['what JSON has no word for', { a: undefined, b: () => 1, c: [Symbol('s')] }, { c: [null] }],
+    ['nothing', undefined, null],
+    ['an error', new TypeError('no'), 'TypeError: no'],
+    ['a boxed text', Object('text'), 'text'],
+    ['an object that says what it is', { toJSON: () => ({ a: 1n }) }, { a: '1' }],
+    ['holes', Object.assign([], { 2: 'x' }), [null, null, 'x']],
+  ])('makes JSON of %s', (_title, value, safe) => {
+    expect(sanitise(value)).toEqual(safe);
+  });
+
+  it('says what cannot be read instead of failing', () => {
+    const fail = () => {
+      throw new Error('hands off');
+    };
+    const trap = Object.defineProperty({}, 'a', { enumerable: true, get: fail });
+    const closed = new Proxy({}, { ownKeys: fail });
+    expect(sanitise([trap, closed, { toJSON: fail }])).toEqual([
+      { a: '[unreadable]' },
+      '[unreadable]',
+      '[unreadable]',
+    ]);
+  });
+
+  it('ends where a value holds itself', () => {
+    const loop: Record<string, unknown> = {};
+    loop['self'] = loop;
+    expect(JSON.stringify(sanitise(loop))).toContain('[too deep]');
+  });
+
+  it('redacts a secret in the name of a field, and keeps names short', () => {
+    const name = 'x'.repeat(1_000);
+    expect(Object.keys(sanitise({ 'sk-abcdefghijklmnop': 1, [name]: 2 }) as object)).toEqual([
+      '[redacted]',
+      `${'x'.repeat(255)}…`,
+    ]);
+  });
+
+  it('does not cut a second time what it has cut', () => {
+    const once = sanitise({
+      text: 'password = x '.repeat(3_000),
+      more: ['x'.repeat(70_000), 'ä'.repeat(70_000)],
+    });
+    expect(sanitise(once)).toEqual(once);
+  });
+
   it('makes an own property of __proto__ and nothing else', () => {
     const copy = sanitise(JSON.parse('{"__proto__":{"polluted":true}}')) as object;
     expect(Object.keys(copy)).toEqual(['__proto__']);

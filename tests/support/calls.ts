@@ -2,6 +2,7 @@
 
 import { createBreaker } from '../../src/calls/breaker.ts';
 import type { CallContext, CallDependencies, CallRequest, CallSettings } from '../../src/calls/call.ts';
+import { createDeltaRoom } from '../../src/calls/delta-room.ts';
 import { createCalls, isProviderFailure } from '../../src/calls/govern.ts';
 import { pause } from '../../src/calls/pause.ts';
 import { createSpendBreaker } from '../../src/calls/spend-breaker.ts';
@@ -42,6 +43,7 @@ const CALL_SETTINGS: CallSettings = {
   backpressure: { threshold: 0.8, maxDelayMs: 0, table: [] },
   deltaIntervalMs: 5,
   deltaBytes: 2_048,
+  deltaFlushMs: 500,
   drainCapMs: 10_000,
   unknownPrice: 'refuse',
   ceiling: { input: 100_000_000_000n, output: 300_000_000_000n },
@@ -68,6 +70,7 @@ export function callDependencies(
   });
   return {
     ...test.stores,
+    deltaRoom: createDeltaRoom(),
     models,
     catalog: {
       priceHash: 'hash',

@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto';
 import { inject, type ProvidedContext } from 'vitest';
 import { createLogger, type Logger } from '../../src/log.ts';
+import { startPersisting } from '../../src/persist-events.ts';
 import { createPostgres, migrate, type Postgres } from '../../src/stores/postgres.ts';
 import { createRedis, type Redis } from '../../src/stores/redis.ts';
 import { createStores, type StoreOptions, type Stores } from '../../src/stores/stores.ts';
@@ -23,9 +24,12 @@ const NO_LIMITS = { tenant: [], user: [], session: [], task: [] } as const;
 
 export type Servers = ProvidedContext['servers'];
 
+/** `persists: false`: what was published stays without a number in Postgres until the test sees to it. */
+export type TestStoreOptions = Partial<StoreOptions> & { readonly persists?: boolean };
+
 /** `servers`: instead of the run's shared ones. */
 export async function openTestStores(
-  options: Partial<StoreOptions> = {},
+  options: TestStoreOptions = {},
   servers: Servers = inject('servers'),
 ): Promise<TestStores> {
   const schema = `t_${randomBytes(6).toString('hex')}`;
@@ -40,6 +44,7 @@ export async function openTestStores(
   );
   await redis.ready(10_000);
   const stores = storesOn({ postgres, redis }, options);
+  const persisting = options.persists === false ? undefined : persistEvents(stores, schema);
   return {
     stores,
     postgres,
@@ -48,12 +53,23 @@ export async function openTestStores(
     prefix: schema,
     log: QUIET,
     async [Symbol.asyncDispose]() {
+      await stores.liveFeed.close();
+      await persisting?.[Symbol.asyncDispose]();
       await removeKeys(redis, schema);
       await redis.close();
       await postgres.query(`drop schema ${schema} cascade`);
       await postgres.close();
     },
   };
+}
+
+/** Numbers of milestones reach their rows soon after they were published, as in every process. */
+export function persistEvents(
+  { eventLog }: Pick<Stores, 'eventLog'>,
+  name: string,
+  log = QUIET,
+): AsyncDisposable {
+  return startPersisting({ eventLog, name, intervalMs: 10, log });
 }
 
 /** Further stores on the servers of a test: another process, or another configuration. */

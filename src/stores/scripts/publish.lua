@@ -1,59 +1,204 @@
--- Makes a batch of events of one task visible: de-duplication, sequence, ring and call text in one round trip.
--- KEYS: ring, meta, text keys...
--- ARGV: Redis run id, Temporal run id, capacity, ttlMs, ttlMs after the end, largest call text,
---       then JSON: [{id, type, body (text), call, order, k, text, textKey (index into KEYS)}]
--- meta is a hash: server, run, epoch, seq, ended; 'id:<event id>' -> seq; 'order:', 'k:', 'attempt:' .. call key of the newest attempt
--- Returns {'MISS'} when the counter is not that of this server and run, else {'OK', epoch, seq before, seq or -1 per event}: an event
--- that was visible already has a seq that is not above the one before.
--- -1: refused, because the run has ended, an attempt is not the newest of its call, or a delta came twice.
-local server, run = ARGV[1], ARGV[2]
-local capacity, ttlMs, endTtlMs, maxText = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
-local ring, meta = KEYS[1], KEYS[2]
-local known = redis.call('HMGET', meta, 'server', 'run', 'epoch', 'seq', 'ended')
-if known[1] ~= server or known[2] ~= run then return { 'MISS' } end
-local epoch, seq, ended = known[3], tonumber(known[4]), known[5]
+-- Makes a batch of events of one task visible in one step: de-duplication, sequence, ring, call texts, and the two feeds of the shard.
+-- KEYS: ring, meta, live feed, log feed, count (the number of the newest entry of the live feed), then the text of each call
+-- ARGV: Redis run id, Temporal run id, ring capacity, ttlMs, ttlMs after the end, largest call text, capacity of the live feed, '1' where
+--   deltas are kept in the ring, task id, the epoch that the task is in by the caller's knowledge ('' for any), number of calls, number
+--   of milestones;
+--   bodies of all events as a JSON array, their lengths in bytes, separated by commas, and for the log a JSON array of [event id, index
+--   in the batch from 1] of all milestones;
+--   names of fields of meta: 'order:', 'k:', 'attempt:' .. call key for each call, 'id:' .. event id (as JSON) for each milestone;
+--   then what the events are, in PARTs:
+--     'm', n                                           milestones
+--     'c', call, bytes of its whole text, attempt key  a milestone: the call is complete
+--     'e'                                              a milestone: the run ends
+--     'd', n, call, order, attempt key, k of the first, texts of all in one, lengths of each in bytes, separated by commas
+--                                                      deltas of one attempt, one after the other
+-- meta is a hash: server, run, epoch, seq, ended; 'id:<event id>' -> seq; of each call the newest attempt, its order, and its last k; fresh,
+--   the time at which its expiry was set last, in hundreds of seconds
+-- Returns {'MISS', epoch, run} when the counter is not that of this server, run and epoch: what it is of, or '' and '' where this server
+--   has none. Else {'OK', epoch, seq before, then pairs: index of an event from 1, its answer}. Events that are not named were given the
+--   numbers that follow, one after the other. Answers: the number that a milestone had already, 0 for a delta that was there, -1 for what
+--   is refused, because the run has ended or a newer attempt of the call has begun.
+-- Entries: live {n, t, r, e, s, b}: task, run, epoch, number of the first event, bodies as a JSON array; ring {s, b}, with the number of the
+--   last event in its id; log {t, r, e, s, m}: number before the first event, and a JSON array of [event id, what to add to it].
+-- What takes time is calls of Redis, and tables and texts that are built: so there is one entry for each batch, and its texts come ready,
+-- as they are where every event is new.
+local meta = KEYS[2]
+local calls = ARGV[11] + 0
+local at = 16 + 3 * calls + ARGV[12]
+local known = redis.call('HMGET', meta, 'server', 'run', 'epoch', 'seq', 'ended', 'fresh', unpack(ARGV, 16, at - 1))
+if known[1] ~= ARGV[1] then return { 'MISS', '', '' } end
+local epoch = known[3]
+if known[2] ~= ARGV[2] or (ARGV[10] ~= '' and epoch ~= ARGV[10]) then return { 'MISS', epoch, known[2] } end
 
-local function isNewest(event)
-  local newest = tonumber(redis.call('HGET', meta, 'order:' .. event.call) or '-1')
-  if event.order < newest then return false end
-  if event.order > newest then
-    redis.call('HSET', meta, 'order:' .. event.call, event.order, 'k:' .. event.call, -1, 'attempt:' .. event.call, event.attempt)
-    redis.call('DEL', KEYS[event.textKey])
+-- After a restart the counter counts for nothing, and a replica is another server: neither needs to be told of anything but the log.
+redis.set_repl(redis.REPL_NONE)
+local before, ended, maxText = known[4] + 0, known[5] == '1', ARGV[6] + 0
+local seq, index, field, logged = before, 0, 6 + 3 * calls, false
+local changes, changed = { 'seq', 0 }, 2
+local answer = { 'OK', epoch, known[4] }
+-- Indexes of events that are left out, and of those whose body says that text was lost; nil where there is none.
+local out, lost
+
+local function leaveOut(result)
+  index = index + 1
+  out = out or {}
+  out[index] = true
+  answer[#answer + 1] = index
+  answer[#answer + 1] = result
+end
+
+local function change(name, value)
+  changes[changed + 1] = name
+  changes[changed + 2] = value
+  changed = changed + 2
+end
+
+local function showMilestones(count)
+  for _ = 1, count do
+    field = field + 1
+    if known[field] then
+      leaveOut(known[field] + 0)
+    elseif ended then
+      leaveOut(-1)
+    else
+      index = index + 1
+      seq = seq + 1
+      logged = true
+      changes[changed + 1] = ARGV[field + 9]
+      changes[changed + 2] = seq
+      changed = changed + 2
+    end
   end
-  return true
 end
 
-local function isRepeat(event)
-  if event.type ~= 'call_delta' then return false end
-  if event.k <= tonumber(redis.call('HGET', meta, 'k:' .. event.call) or '-1') then return true end
-  redis.call('HSET', meta, 'k:' .. event.call, event.k)
-  if redis.call('STRLEN', KEYS[event.textKey]) < maxText then redis.call('APPEND', KEYS[event.textKey], event.text) end
-  redis.call('PEXPIRE', KEYS[event.textKey], ttlMs)
-  return false
-end
-
-local answers = { 'OK', epoch, known[4] }
-for _, event in ipairs(cjson.decode(ARGV[7])) do
-  local before = event.type ~= 'call_delta' and redis.call('HGET', meta, 'id:' .. event.id)
-  local answer = -1
-  if before then
-    answer = tonumber(before)
-  elseif ended ~= '1' and (not event.order or isNewest(event)) and not isRepeat(event) then
-    seq = seq + 1
-    answer = seq
-    local id = string.format('%s-%.0f', epoch, seq)
-    redis.call('XADD', ring, 'MAXLEN', capacity, id, 'e', event.body)
-    if event.type ~= 'call_delta' then redis.call('HSET', meta, 'id:' .. event.id, string.format('%.0f', seq)) end
-    if event.type == 'call_completed' then redis.call('PEXPIRE', KEYS[event.textKey], endTtlMs) end
-    if event.type == 'stream_end' then ended = '1' end
+-- The parts of a text that have these lengths.
+local function cut(text, lengths, from)
+  local parts = {}
+  for length in string.gmatch(lengths, '%d+') do
+    parts[#parts + 1] = string.sub(text, from.at, from.at + length - 1)
+    from.at = from.at + length + from.gap
   end
-  answers[#answers + 1] = answer
+  return parts
 end
-redis.call('HSET', meta, 'seq', string.format('%.0f', seq))
-if ended == '1' then
-  redis.call('HSET', meta, 'ended', '1')
-  ttlMs = endTtlMs
+
+-- Order, last k and attempt of the newest attempt of a call lie side by side in `known`.
+local function showDeltas(count, call, order, attempt, k, text, lengths)
+  local place = 4 + 3 * call
+  local newest = (known[place] or -1) + 0
+  if ended or order < newest then
+    for _ = 1, count do leaveOut(-1) end
+    return
+  end
+  local key, isNew = KEYS[5 + call], order > newest
+  if isNew then
+    redis.call('DEL', key)
+    known[place], known[place + 1], known[place + 2] = order, -1, attempt
+    change(ARGV[place + 9], order)
+    change(ARGV[place + 11], attempt)
+  end
+  local there = math.max(0, math.min(count, known[place + 1] - k + 1))
+  for _ = 1, there do leaveOut(0) end
+  if there == count then return end
+  if there > 0 then text = table.concat(cut(text, lengths, { at = 1, gap = 0 }), '', there + 1) end
+  index = index + count - there
+  seq = seq + count - there
+  known[place + 1] = k + count - 1
+  change(ARGV[place + 10], known[place + 1])
+  if isNew or redis.call('STRLEN', key) < maxText then redis.call('APPEND', key, text) end
+  if isNew then redis.call('PEXPIRE', key, ARGV[4]) end
 end
-redis.call('PEXPIRE', ring, ttlMs)
-redis.call('PEXPIRE', meta, ttlMs)
-return answers
+
+-- Where a call's text is not all that was streamed, a reader asks for the whole answer. A text at its bound was all there as far as one
+-- can tell.
+local function completeCall(call, bytes, attempt)
+  local shown = seq
+  showMilestones(1)
+  if seq == shown then return end
+  local key = KEYS[5 + call]
+  if bytes > 0 then
+    local length = redis.call('STRLEN', key)
+    if known[6 + 3 * call] ~= attempt or (length ~= bytes and length < maxText) then
+      lost = lost or {}
+      lost[index] = true
+    end
+  end
+  redis.call('PEXPIRE', key, ARGV[5])
+end
+
+while at <= #ARGV do
+  local kind = ARGV[at]
+  if kind == 'm' then
+    showMilestones(ARGV[at + 1] + 0)
+    at = at + 2
+  elseif kind == 'd' then
+    showDeltas(ARGV[at + 1] + 0, ARGV[at + 2] + 0, ARGV[at + 3] + 0, ARGV[at + 4], ARGV[at + 5] + 0, ARGV[at + 6], ARGV[at + 7])
+    at = at + 8
+  elseif kind == 'c' then
+    completeCall(ARGV[at + 1] + 0, ARGV[at + 2] + 0, ARGV[at + 3])
+    at = at + 4
+  else
+    local shown = seq
+    showMilestones(1)
+    if seq > shown then
+      ended = true
+      change('ended', '1')
+    end
+    at = at + 1
+  end
+end
+if seq == before then return answer end
+
+local batch, log = ARGV[13], ARGV[15]
+-- In the ring: rows of events, by their first and their last among those that are shown.
+local bodies, rows
+if out or lost or ARGV[8] ~= '1' then
+  local all, entries = cut(batch, ARGV[14], { at = 2, gap = 1 }), {}
+  local ofLog = cjson.decode(log)
+  local n, milestone = 0, 1
+  bodies, rows = {}, {}
+  for i = 1, index do
+    local isMilestone = ofLog[milestone] and ofLog[milestone][2] == i
+    if not (out and out[i]) then
+      n = n + 1
+      bodies[n] = lost and lost[i] and string.sub(all[i], 1, -2) .. ',"textLost":true}' or all[i]
+      if isMilestone then entries[#entries + 1] = '[' .. string.sub(ARGV[15 + 3 * calls + milestone], 4) .. ',' .. n .. ']' end
+      if isMilestone or ARGV[8] == '1' then
+        if rows[#rows] == n - 1 then
+          rows[#rows] = n
+        else
+          rows[#rows + 1] = n
+          rows[#rows + 1] = n
+        end
+      end
+    end
+    if isMilestone then milestone = milestone + 1 end
+  end
+  batch = '[' .. table.concat(bodies, ',') .. ']'
+  log = '[' .. table.concat(entries, ',') .. ']'
+end
+
+local ring, least = KEYS[1], epoch .. '-' .. math.max(0, seq - ARGV[3] + 1)
+if not rows then
+  redis.call('XADD', ring, 'MINID', least, epoch .. '-' .. seq, 's', before + 1, 'b', batch)
+else
+  for n = 1, #rows, 2 do
+    local first, last = rows[n], rows[n + 1]
+    redis.call('XADD', ring, 'MINID', least, epoch .. '-' .. (before + last), 's', before + first,
+      'b', '[' .. table.concat(bodies, ',', first, last) .. ']')
+  end
+end
+local entry = redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], '*', 'n', redis.call('INCR', KEYS[5]), 't', ARGV[9], 'r', ARGV[2],
+  'e', epoch, 's', before + 1, 'b', batch)
+local time = string.sub(entry, 1, 8)
+local isStale = ended or known[6] ~= time
+changes[2] = seq
+if isStale then change('fresh', time) end
+redis.call('HSET', meta, unpack(changes))
+if isStale then
+  local ttlMs = ended and ARGV[5] or ARGV[4]
+  redis.call('PEXPIRE', ring, ttlMs)
+  redis.call('PEXPIRE', meta, ttlMs)
+end
+redis.set_repl(redis.REPL_ALL)
+if logged then redis.call('XADD', KEYS[4], '*', 't', ARGV[9], 'r', ARGV[2], 'e', epoch, 's', before, 'm', log) end
+return answer

@@ -1,0 +1,53 @@
+// From the events of a task to one reader's connection, whatever the wire. It waits for a connection that is full, and gives a reader up
+// that stays too far behind; it never waits for another one.
+
+import { once } from 'node:events';
+import type { Writable } from 'node:stream';
+import type { EventBatch } from './event-batch.ts';
+import { SlowReaderError } from './follow.ts';
+import type { OpenStreams } from './open-streams.ts';
+
+/** One reader's connection. */
+export type Outlet = {
+  /** False when the connection has enough for now. */
+  readonly write: (batch: EventBatch) => boolean;
+  /** What emits `drain` then. */
+  readonly emitter: () => Writable;
+  /** Bytes that were written and the system has not taken yet. */
+  readonly unsent: () => number;
+  /** Bytes that the system has taken, ever. */
+  readonly sent: () => number;
+  /** Says that the stream is alive. */
+  readonly beat: () => void;
+  /** Ends the connection as it is. */
+  readonly cut: () => void;
+};
+
+/** How a delivery ended: with its events, because the reader left, was too slow, or because the gateway stops. */
+export type DeliveryEnd = 'over' | 'gone' | 'slow' | 'stopped';
+
+export type Delivery = {
+  /** Fires when the reader has left. */
+  readonly gone: AbortSignal;
+  readonly streams: OpenStreams;
+  readonly events: (signal: AbortSignal, unsent: () => number) => AsyncIterable<EventBatch>;
+};
+
+/** Resolves when nothing more is to be written. @throws what the events throw, but for slow readers */
+export async function deliver(outlet: Outlet, { gone, streams, events }: Delivery): Promise<DeliveryEnd> {
+  const signal = AbortSignal.any([gone, streams.closing]);
+  try {
+    for await (const batch of events(signal, outlet.unsent))
+      if (!outlet.write(batch)) await once(outlet.emitter(), 'drain', { signal });
+  } catch (error) {
+    if (error instanceof SlowReaderError) {
+      streams.closed('slow');
+      return 'slow';
+    }
+    if (!signal.aborted) throw error;
+  }
+  if (gone.aborted) return 'gone';
+  if (!streams.closing.aborted) return 'over';
+  streams.closed('stopped');
+  return 'stopped';
+}

@@ -1,0 +1,171 @@
+// Who follows which task in this process, and the gathering of what comes for them: a task's events of 50 ms make one batch for all its
+// readers, the first after a rest goes at once. It reads nothing itself.
+
+import type { TaskEvent } from '../task/event.ts';
+import { EVENT_SHARDS, eventShardOf } from './keys.ts';
+import { type LiveBatch, LiveSubscription, type SubscriptionOptions } from './live-subscription.ts';
+
+/** One entry of a shard's live feed. `events` reads it, which nobody does for a task without a reader. */
+export type LiveEntry = {
+  readonly taskId: string;
+  readonly epoch: number;
+  readonly first: number;
+  readonly bytes: number;
+  readonly events: () => readonly TaskEvent[];
+};
+
+type Gathered = { epoch: number; first: number; events: TaskEvent[]; bytes: number };
+
+type Channel = {
+  readonly taskId: string;
+  readonly subscriptions: Set<LiveSubscription>;
+  gathered: Gathered | undefined;
+  flushedAt: number;
+};
+
+export type ChannelOptions = {
+  /** 0: every entry goes on as it is. */
+  readonly coalesceMs: number;
+  /** An entry that cannot be read. */
+  readonly onFault: (taskId: string, error: unknown) => void;
+};
+
+/** What is gathered beyond this goes on at once. */
+const MAX_GATHERED_BYTES = 65_536;
+
+export class LiveChannels {
+  readonly #options: ChannelOptions;
+  readonly #shards: readonly Map<string, Channel>[] = Array.from({ length: EVENT_SHARDS }, () => new Map());
+  /** Channels whose time has not come. */
+  readonly #waiting = new Set<Channel>();
+  /** Channels that got something since `settle`. */
+  readonly #touched = new Set<Channel>();
+  #timer: NodeJS.Timeout | undefined;
+  #size = 0;
+
+  constructor(options: ChannelOptions) {
+    this.#options = options;
+  }
+
+  /** How many subscriptions there are. */
+  get size(): number {
+    return this.#size;
+  }
+
+  subscribe(taskId: string, options: SubscriptionOptions): LiveSubscription {
+    const channels = this.#of(taskId);
+    let channel = channels.get(taskId);
+    if (channel === undefined) {
+      channel = {
+        taskId,
+        subscriptions: new Set(),
+        gathered: undefined,
+        flushedAt: Number.NEGATIVE_INFINITY,
+      };
+      channels.set(taskId, channel);
+    }
+    const { subscriptions } = channel;
+    const subscription = new LiveSubscription({
+      ...options,
+      onClose: () => {
+        if (!subscriptions.delete(subscription)) return;
+        this.#size -= 1;
+        if (subscriptions.size === 0) channels.delete(taskId);
+        options.onClose();
+      },
+    });
+    subscriptions.add(subscription);
+    this.#size += 1;
+    return subscription;
+  }
+
+  /** Hands an entry to the readers of its task, now or with what comes next. `settle` follows after the last one of a read. */
+  take(entry: LiveEntry): void {
+    const channel = this.#of(entry.taskId).get(entry.taskId);
+    if (channel === undefined) return;
+    let events: readonly TaskEvent[];
+    try {
+      events = entry.events();
+    } catch (error) {
+      // Its readers find the same in the ring, and say what is wrong there.
+      this.#options.onFault(entry.taskId, error);
+      for (const subscription of channel.subscriptions) subscription.fail('lost');
+      return;
+    }
+    if (events.length === 0) return;
+    const { epoch, first, bytes } = entry;
+    const { gathered } = channel;
+    if (
+      gathered !== undefined &&
+      gathered.epoch === epoch &&
+      gathered.first + gathered.events.length === first
+    ) {
+      gathered.events.push(...events);
+      gathered.bytes += bytes;
+    } else {
+      this.#flush(channel);
+      channel.gathered = { epoch, first, events: [...events], bytes };
+    }
+    if (this.#options.coalesceMs === 0) this.#flush(channel);
+    else this.#touched.add(channel);
+  }
+
+  /** Sends on what need not wait. */
+  settle(): void {
+    const now = performance.now();
+    for (const channel of this.#touched) {
+      const { gathered, flushedAt } = channel;
+      const isDue =
+        now - flushedAt >= this.#options.coalesceMs ||
+        (gathered?.bytes ?? 0) > MAX_GATHERED_BYTES ||
+        gathered?.events.at(-1)?.type === 'stream_end';
+      if (isDue) this.#flush(channel);
+      else this.#waiting.add(channel);
+    }
+    this.#touched.clear();
+    // One timer for all: no channel is sent on twice within its time, and none waits longer.
+    if (this.#waiting.size > 0)
+      this.#timer ??= setTimeout(() => this.#flushWaiting(), this.#options.coalesceMs);
+  }
+
+  /** Tells the readers of a shard, or of all, that something is missing. */
+  lose(shard?: number): void {
+    for (const channels of shard === undefined ? this.#shards : this.#shards.slice(shard, shard + 1))
+      for (const channel of channels.values()) {
+        channel.gathered = undefined;
+        for (const subscription of channel.subscriptions) subscription.fail('lost');
+      }
+  }
+
+  /** Ends all subscriptions. */
+  close(): void {
+    clearTimeout(this.#timer);
+    for (const channels of this.#shards)
+      for (const channel of channels.values())
+        for (const subscription of channel.subscriptions) subscription.close();
+  }
+
+  #of(taskId: string): Map<string, Channel> {
+    const channels = this.#shards[eventShardOf(taskId)];
+    if (channels === undefined) throw new Error(`no shard for ${taskId}`);
+    return channels;
+  }
+
+  #flushWaiting(): void {
+    this.#timer = undefined;
+    const due = [...this.#waiting];
+    this.#waiting.clear();
+    for (const channel of due) this.#flush(channel);
+  }
+
+  #flush(channel: Channel): void {
+    this.#waiting.delete(channel);
+    const { gathered, taskId } = channel;
+    if (gathered === undefined) return;
+    channel.gathered = undefined;
+    channel.flushedAt = performance.now();
+    const { epoch, first, events, bytes } = gathered;
+    const batch: LiveBatch = { taskId, epoch, first, last: first + events.length - 1, events, bytes };
+    for (const subscription of channel.subscriptions) subscription.push(batch);
+  }
+}

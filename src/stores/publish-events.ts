@@ -1,0 +1,228 @@
+// Makes batches of events visible: one round trip gives them their numbers and puts them into ring, call texts and feeds. Numbers are
+// not written to Postgres here: the log feed carries them to the persister.
+
+import type { EventType } from '../task/event.ts';
+import { cleanText } from '../task/text.ts';
+import { createEpochs, TTL_AFTER_END_MS, TTL_MS } from './event-epoch.ts';
+import { eventFunctions } from './event-functions.ts';
+import { eventKeys } from './keys.ts';
+import type { MilestoneTask } from './milestones.ts';
+import type { Postgres } from './postgres.ts';
+import type { Redis } from './redis.ts';
+
+export type EventOptions = {
+  /** Events kept for each task. */
+  readonly ringCapacity: number;
+  /** Batches kept in each shard's live feed; left out: 10,000. */
+  readonly liveCapacity?: number;
+  /** Whether deltas are kept in rings just now; left out: always. */
+  readonly keepsDeltas?: () => boolean;
+  /** Called for every event that became visible. */
+  readonly onPublished: (type: EventType) => void;
+};
+
+/** A piece of streamed text. `k` counts the batches of one attempt from 0, `order` says which attempt of the call is newer. */
+export type Delta = {
+  readonly callKey: string;
+  readonly stepId: string;
+  readonly attemptKey: string;
+  readonly order: number;
+  readonly k: number;
+  readonly text: string;
+};
+
+/** A milestone as its row has it. */
+export type Milestone = {
+  readonly id: string;
+  readonly type: EventType;
+  readonly at: Date;
+  readonly body: Record<string, unknown>;
+};
+
+export type NewEvent =
+  | { readonly kind: 'milestone'; readonly milestone: Milestone }
+  | { readonly kind: 'delta'; readonly delta: Delta };
+
+export type Published =
+  | {
+      readonly kind: 'published';
+      readonly epoch: number;
+      /** What has a higher number became visible by this call. */
+      readonly before: number;
+      /** Of each event: its number; 0 for a delta that was visible before; -1 where it was refused. */
+      readonly seqs: readonly number[];
+    }
+  /** The task is in another epoch than the caller knew: what has no number must be read again. */
+  | { readonly kind: 'moved' }
+  /** Nothing of this run is published any more. */
+  | { readonly kind: 'over' }
+  /** Another run has taken over, and settles what this one left when it publishes first. */
+  | { readonly kind: 'left' };
+
+export type PublishRequest = {
+  readonly task: MilestoneTask;
+  readonly events: readonly NewEvent[];
+  /** The epoch that the task was in when the events were read; undefined: whichever it is in. */
+  readonly epoch: number | undefined;
+};
+
+export type PublishEvents = ReturnType<typeof createPublishEvents>;
+
+const LIVE_CAPACITY = 10_000;
+/** Text kept per call for readers that join late. */
+const MAX_CALL_TEXT_BYTES = 1_048_576;
+
+export function createPublishEvents(postgres: Postgres, redis: Redis, options: EventOptions) {
+  const epochs = createEpochs(postgres, redis);
+  return async ({ task, events, ...request }: PublishRequest): Promise<Published> => {
+    let { epoch } = request;
+    const calls = [...new Set(events.flatMap((event) => callOf(event) ?? []))];
+    const keys = keysOf(redis.prefix, task.taskId, calls);
+    const packed = pack(events, calls);
+    for (let waitedAt: number | undefined; ; ) {
+      const server = await redis.runId();
+      const args = [server, task.runId, ...settingsOf(options), task.taskId, epoch ?? '', ...packed];
+      const answer = (await redis.run(eventFunctions.publish, keys, args)) as Answer;
+      if (answer[0] === 'OK') return read(events, answer, options.onPublished);
+      const [, seenEpoch, seenRun] = answer;
+      const next = await epochs.settle({ task, server, seenEpoch: Number(seenEpoch), seenRun, waitedAt });
+      if (next.kind !== 'again') return next;
+      // The first epoch settles nothing, so that what was read holds.
+      if (epoch === 0 && next.epoch === 1) epoch = 1;
+      if (epoch !== undefined && epoch !== next.epoch) return { kind: 'moved' };
+      waitedAt = next.epoch;
+    }
+  };
+}
+
+function keysOf(prefix: string, taskId: string, calls: readonly string[]): readonly string[] {
+  const { ring, meta, live, log, count, text } = eventKeys(prefix, taskId);
+  return [ring, meta, live, log, count, ...calls.map(text)];
+}
+
+function settingsOf({ ringCapacity, liveCapacity = LIVE_CAPACITY, keepsDeltas }: EventOptions) {
+  const keeps = keepsDeltas?.() === false ? 0 : 1;
+  return [ringCapacity, TTL_MS, TTL_AFTER_END_MS, MAX_CALL_TEXT_BYTES, liveCapacity, keeps];
+}
+
+type Answer = readonly ['OK', string, string, ...number[]] | readonly ['MISS', string, string];
+
+/** The answer names exceptions alone: everything else has the numbers after the one before. */
+function read(
+  events: readonly NewEvent[],
+  [, epoch, seqBefore, ...pairs]: Extract<Answer, readonly ['OK', ...unknown[]]>,
+  onPublished: EventOptions['onPublished'],
+): Published {
+  const before = Number(seqBefore);
+  const exceptions = new Map<number, number>();
+  for (let at = 0; at < pairs.length; at += 2) exceptions.set(pairs[at] ?? 0, pairs[at + 1] ?? -1);
+  let seq = before;
+  const seqs = events.map((event, index) => {
+    const exception = exceptions.get(index + 1);
+    if (exception !== undefined) return exception;
+    seq += 1;
+    onPublished(event.kind === 'delta' ? 'call_delta' : event.milestone.type);
+    return seq;
+  });
+  return { kind: 'published', epoch: Number(epoch), before, seqs };
+}
+
+/** The batch as scripts/publish.lua reads it. */
+function pack(events: readonly NewEvent[], calls: readonly string[]): (string | number)[] {
+  const bodies = events.map((event) =>
+    event.kind === 'delta' ? deltaBody(event.delta) : bodyOf(event.milestone),
+  );
+  const fields = calls.flatMap((call) => [`order:${call}`, `k:${call}`, `attempt:${call}`]);
+  const logged: string[] = [];
+  for (const [index, event] of events.entries()) {
+    if (event.kind === 'delta') continue;
+    const id = JSON.stringify(event.milestone.id);
+    logged.push(`[${id},${index + 1}]`);
+    fields.push(`id:${id}`);
+  }
+  const packed: (string | number)[] = [calls.length, logged.length];
+  packed.push(`[${bodies.join(',')}]`, lengthsOf(bodies), `[${logged.join(',')}]`, ...fields);
+  for (let at = 0; at < events.length; ) at += packPart(packed, events, { at, calls });
+  return packed;
+}
+
+/** Packs what belongs together from one event on; answers how many that is. */
+function packPart(
+  packed: (string | number)[],
+  events: readonly NewEvent[],
+  { at, calls }: { readonly at: number; readonly calls: readonly string[] },
+): number {
+  const event = events[at];
+  if (event?.kind === 'delta') return packDeltas(packed, deltasFrom(events, at), calls);
+  const plain = plainFrom(events, at);
+  const call = event === undefined ? undefined : callOf(event);
+  if (plain > 0) packed.push('m', plain);
+  else if (event === undefined || call === undefined) packed.push('e');
+  else {
+    const { milestone } = event;
+    const attempt = String(milestone.body['attempt'] ?? '');
+    packed.push('c', calls.indexOf(call) + 1, textBytesOf(milestone), attempt);
+  }
+  return Math.max(1, plain);
+}
+
+function packDeltas(packed: (string | number)[], deltas: readonly Delta[], calls: readonly string[]): number {
+  const [first] = deltas;
+  if (first === undefined) return 0;
+  const { callKey, order, attemptKey, k } = first;
+  const texts = deltas.map((delta) => cleanText(delta.text));
+  packed.push('d', deltas.length, calls.indexOf(callKey) + 1, order, attemptKey, k);
+  packed.push(texts.join(''), lengthsOf(texts));
+  return deltas.length;
+}
+
+function lengthsOf(texts: readonly string[]): string {
+  return texts.map((text) => Buffer.byteLength(text)).join(',');
+}
+
+/** Deltas that continue each other. */
+function deltasFrom(events: readonly NewEvent[], at: number): readonly Delta[] {
+  const deltas: Delta[] = [];
+  for (let index = at; index < events.length; index += 1) {
+    const event = events[index];
+    const last = deltas.at(-1);
+    if (event?.kind !== 'delta') break;
+    const { delta } = event;
+    if (last !== undefined && !(delta.attemptKey === last.attemptKey && delta.k === last.k + 1)) break;
+    deltas.push(delta);
+  }
+  return deltas;
+}
+
+/** How many milestones from here on ask for nothing but a number. */
+function plainFrom(events: readonly NewEvent[], at: number): number {
+  const isSpecial = (event: NewEvent) =>
+    event.kind === 'delta' || event.milestone.type === 'stream_end' || callOf(event) !== undefined;
+  const end = events.findIndex((event, index) => index >= at && isSpecial(event));
+  return (end === -1 ? events.length : end) - at;
+}
+
+/** The call whose text an event adds to or completes. */
+function callOf(event: NewEvent): string | undefined {
+  if (event.kind === 'delta') return event.delta.callKey;
+  const { type, body } = event.milestone;
+  const call = body['callKey'];
+  return type === 'call_completed' && typeof call === 'string' ? call : undefined;
+}
+
+/** UTF-8 bytes that the attempt has streamed; 0 where its event does not say. */
+function textBytesOf({ body: { data } }: Milestone): number {
+  const bytes = typeof data === 'object' && data !== null ? Reflect.get(data, 'textBytes') : undefined;
+  return typeof bytes === 'number' ? bytes : 0;
+}
+
+function bodyOf({ type, at, body }: Milestone): string {
+  return JSON.stringify({ ...body, type, at: at.toISOString() });
+}
+
+function deltaBody({ stepId, callKey, attemptKey, text }: Delta): string {
+  const type: EventType = 'call_delta';
+  const at = new Date().toISOString();
+  const data = { text: cleanText(text) };
+  return JSON.stringify({ type, at, stepId, callKey, attempt: attemptKey, data });
+}
