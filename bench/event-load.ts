@@ -11,46 +11,43 @@ import type { Redis } from '../src/stores/redis.ts';
 export type Batch = { readonly deltas: number; readonly milestones: number };
 
 const TASKS = 100;
+const EVENTS_PER_TASK = 200;
 const RING = 512;
 /** What a model streams within one interval of deltas. */
 const TEXT = 'and so the answer goes on, word by word, ';
 
-/** Each call publishes one batch of a task; tasks take turns. */
-export async function publishOf(redis: Redis, name: string, batch: Batch): Promise<() => Promise<void>> {
+/** Each call publishes one batch of a task; tasks take turns, and are followed by new ones when they have had their share of events. */
+export function publishOf(redis: Redis, name: string, batch: Batch): () => Promise<void> {
   // Never asked: every task has begun.
   const postgres = createPostgres(
     { url: 'postgres://nowhere', schema: 'none', poolSize: 1, statementTimeoutMs: 1 },
     createLogger({ level: 'error', format: 'json', service: 'bench' }),
   );
   const publish = createPublishEvents(postgres, redis, { ringCapacity: RING, onPublished: () => undefined });
-  const tasks = await beginTasks(redis, name);
-  let turn = 0;
+  const next = takeTurns(name, (task) => beginTask(redis, task));
   return async () => {
-    turn += 1;
-    const task = tasks[turn % tasks.length];
-    if (task === undefined) throw new Error('a load without tasks');
-    const from = task.published;
-    task.published += batch.deltas + batch.milestones;
-    const request = { task, events: eventsOf(task, batch, from), epoch: undefined };
-    const answer = await publish(request);
+    const { task, from } = next(batch.deltas + batch.milestones);
+    await task.begun;
+    const answer = await publish({ task, events: eventsOf(task, batch, from), epoch: undefined });
     if (answer.kind !== 'published' || answer.seqs.some((seq) => seq <= 0))
       throw new Error(`a batch was ${answer.kind} as ${answer.kind === 'published' ? answer.seqs : ''}`);
   };
 }
 
 /** Each call adds one event of such batches to a stream of its task, with nothing around it. */
-export async function appendOf(redis: Redis, name: string, batch: Batch): Promise<() => Promise<unknown>> {
-  const tasks = await beginTasks(redis, name);
-  let turn = 0;
+export function appendOf(redis: Redis, name: string, batch: Batch): () => Promise<unknown> {
+  const size = batch.deltas + batch.milestones;
+  const next = takeTurns(name, async () => undefined);
+  let turn = next(size);
+  let at = 0;
   return () => {
-    const at = turn % (batch.deltas + batch.milestones);
-    const task = tasks[Math.floor(turn / (batch.deltas + batch.milestones)) % tasks.length];
-    turn += 1;
-    if (task === undefined) throw new Error('a load without tasks');
+    if (at === size) [turn, at] = [next(size), 0];
+    const { task, from } = turn;
     const one = at < batch.deltas ? { deltas: 1, milestones: 0 } : { deltas: 0, milestones: 1 };
-    const [event] = eventsOf(task, one, turn);
+    const [event] = eventsOf(task, one, from + at);
+    at += 1;
     const { ring } = eventKeys(redis.prefix, task.taskId);
-    return redis.command((client) => client.xadd(ring, 'MAXLEN', '~', RING, '*', 'e', bodyOf(event)));
+    return redis.command((client) => client.xadd(ring, '*', 'e', bodyOf(event)));
   };
 }
 
@@ -59,20 +56,39 @@ type LoadTask = {
   readonly runId: string;
   readonly tenantId: string;
   readonly callKey: string;
+  readonly begun: Promise<unknown>;
   published: number;
 };
 
-async function beginTasks(redis: Redis, name: string): Promise<LoadTask[]> {
-  const server = await redis.runId();
-  return Promise.all(
-    Array.from({ length: TASKS }, async (_, n) => {
-      const taskId = `${name}-${n}-0123456789abcdef`;
-      const runId = '01234567-89ab-cdef-0123-456789abcdef';
-      const { ring, meta } = eventKeys(redis.prefix, taskId);
-      await redis.run(eventFunctions['begin-epoch'], [ring, meta], [server, runId, 1, 0, 3_600_000, 0]);
-      return { taskId, runId, tenantId: 'bench', callKey: `${taskId}:${runId}:answer:1`, published: 0 };
-    }),
-  );
+/** Answers the next task, and how many events it has had before. */
+function takeTurns(name: string, begin: (task: { taskId: string; runId: string }) => Promise<unknown>) {
+  let made = 0;
+  const make = (): LoadTask => {
+    made += 1;
+    const taskId = `${name}-${made}-0123456789abcdef`;
+    const runId = '01234567-89ab-cdef-0123-456789abcdef';
+    const callKey = `${taskId}:${runId}:answer:1`;
+    return { taskId, runId, tenantId: 'bench', callKey, begun: begin({ taskId, runId }), published: 0 };
+  };
+  const tasks = Array.from({ length: TASKS }, make);
+  let turn = 0;
+  return (events: number): { task: LoadTask; from: number } => {
+    turn = (turn + 1) % TASKS;
+    let task = tasks[turn];
+    if (task === undefined || task.published >= EVENTS_PER_TASK) {
+      task = make();
+      tasks[turn] = task;
+    }
+    const from = task.published;
+    task.published += events;
+    return { task, from };
+  };
+}
+
+async function beginTask(redis: Redis, { taskId, runId }: { taskId: string; runId: string }): Promise<void> {
+  const { ring, meta } = eventKeys(redis.prefix, taskId);
+  const args = [await redis.runId(), runId, 1, 0, 3_600_000, 0];
+  await redis.run(eventFunctions['begin-epoch'], [ring, meta], args);
 }
 
 function eventsOf(task: LoadTask, { deltas, milestones }: Batch, from: number): NewEvent[] {

@@ -19,7 +19,7 @@ const gate = createGate(redis, {
   calendars: createCalendars({ zone: 'UTC', weekStart: 'monday' }),
 });
 const counter = { next: 0 };
-const eventLoads = new Map<string, Promise<() => Promise<unknown>>>();
+const eventLoads = new Map<string, () => Promise<unknown>>();
 const callersByTenant = new Map<string, ReturnType<typeof callersOf>>();
 
 process.on('message', (order: Order) => void obey(order));
@@ -28,7 +28,7 @@ await redis.ready(10_000);
 process.send?.('ready');
 
 async function obey({ job, ms, inFlight }: Order): Promise<void> {
-  const once = await operationOf(job);
+  const once = operationOf(job);
   const from = performance.now();
   const until = from + ms;
   const cpuFrom = process.cpuUsage();
@@ -41,7 +41,7 @@ async function obey({ job, ms, inFlight }: Order): Promise<void> {
   process.send?.({ done, ms: performance.now() - from, cpuMicros: user + system } satisfies Report);
 }
 
-function operationOf(job: Job): (() => Promise<unknown>) | Promise<() => Promise<unknown>> {
+function operationOf(job: Job): () => Promise<unknown> {
   switch (job.kind) {
     case 'incr':
       return incrementOf(redis);

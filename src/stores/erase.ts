@@ -135,6 +135,8 @@ async function forgetStreams(redis: Redis, tasks: readonly Ended[]): Promise<voi
   for (const { taskId, callKeys } of tasks) {
     const keys = eventKeys(redis.prefix, taskId);
     await redis.command((client) => client.del(keys.ring, ...callKeys.map(keys.text)));
+    // Readers that have not come that far find what they miss elsewhere.
+    await redis.command((client) => client.xtrim(keys.live, 'MAXLEN', 0));
   }
 }
 

@@ -13,7 +13,8 @@ export type EventNumber = {
 /**
  * Answers the tasks whose rows somebody else holds just now: their numbers must be written later. The lock on the task is what a new
  * epoch takes first (event-epoch.ts): without it a number could be written after the new epoch had counted what there is. It is not
- * waited for, so that one process that is held up in a transaction keeps no other task from its numbers.
+ * waited for, so that one process that is held up in a transaction keeps no other task from its numbers. Rows are looked up by their key:
+ * by the index of those without a number, which the planner would take, all of a task's are read for each.
  */
 export async function writeNumbers(sql: Sql, numbers: readonly EventNumber[]): Promise<ReadonlySet<string>> {
   if (numbers.length === 0) return new Set();
@@ -25,7 +26,7 @@ export async function writeNumbers(sql: Sql, numbers: readonly EventNumber[]): P
        update events e set seq = n.seq, epoch = n.epoch
        from unnest($2::text[], $3::text[], $4::integer[], $5::bigint[]) as n (task_id, id, epoch, seq)
          join free on free.task_id = n.task_id and free.epoch = n.epoch
-       where e.task_id = n.task_id and e.id = n.id and e.seq is null and e.epoch is null)
+       where e.task_id = n.task_id and e.id = n.id and coalesce(e.seq, e.epoch) is null)
      select task_id from tasks where task_id = any($1) and task_id not in (select task_id from free)`,
     [
       taskIds,

@@ -127,53 +127,68 @@ function read(
   return { kind: 'published', epoch: Number(epoch), before, seqs };
 }
 
-/** The batch as scripts/publish.lua reads it. */
+/** A batch on its way into the arguments of scripts/publish.lua. */
+type Packing = {
+  readonly calls: readonly string[];
+  readonly bodies: string[];
+  /** Ids of milestones, and where they are in the batch. */
+  readonly logged: string[];
+  readonly idFields: string[];
+  readonly parts: (string | number)[];
+};
+
 function pack(events: readonly NewEvent[], calls: readonly string[]): (string | number)[] {
-  const bodies = events.map((event) =>
-    event.kind === 'delta' ? deltaBody(event.delta) : bodyOf(event.milestone),
-  );
-  const fields = calls.flatMap((call) => [`order:${call}`, `k:${call}`, `attempt:${call}`]);
-  const logged: string[] = [];
-  for (const [index, event] of events.entries()) {
-    if (event.kind === 'delta') continue;
-    const id = JSON.stringify(event.milestone.id);
-    logged.push(`[${id},${index + 1}]`);
-    fields.push(`id:${id}`);
-  }
-  const packed: (string | number)[] = [calls.length, logged.length];
-  packed.push(`[${bodies.join(',')}]`, lengthsOf(bodies), `[${logged.join(',')}]`, ...fields);
-  for (let at = 0; at < events.length; ) at += packPart(packed, events, { at, calls });
-  return packed;
+  const packing: Packing = { calls, bodies: [], logged: [], idFields: [], parts: [] };
+  for (let at = 0; at < events.length; at = packing.bodies.length) packPart(packing, events, at);
+  const { bodies, logged, idFields, parts } = packing;
+  const callFields = calls.flatMap((call) => [`order:${call}`, `k:${call}`, `attempt:${call}`]);
+  const texts = [`[${bodies.join(',')}]`, lengthsOf(bodies), `[${logged.join(',')}]`];
+  return [calls.length, logged.length, ...texts, ...callFields, ...idFields, ...parts];
 }
 
-/** Packs what belongs together from one event on; answers how many that is. */
-function packPart(
-  packed: (string | number)[],
-  events: readonly NewEvent[],
-  { at, calls }: { readonly at: number; readonly calls: readonly string[] },
-): number {
+/** Packs what belongs together from one event on. */
+function packPart(packing: Packing, events: readonly NewEvent[], at: number): void {
   const event = events[at];
-  if (event?.kind === 'delta') return packDeltas(packed, deltasFrom(events, at), calls);
-  const plain = plainFrom(events, at);
-  const call = event === undefined ? undefined : callOf(event);
-  if (plain > 0) packed.push('m', plain);
-  else if (event === undefined || call === undefined) packed.push('e');
-  else {
-    const { milestone } = event;
-    const attempt = String(milestone.body['attempt'] ?? '');
-    packed.push('c', calls.indexOf(call) + 1, textBytesOf(milestone), attempt);
+  if (event === undefined) return;
+  if (event.kind === 'delta') {
+    packDeltas(packing, deltasFrom(events, at));
+    return;
   }
-  return Math.max(1, plain);
+  const plain = plainFrom(events, at);
+  if (plain > 0) packing.parts.push('m', plain);
+  for (const { milestone } of events.slice(at, at + Math.max(1, plain)) as readonly MilestoneEvent[])
+    packMilestone(packing, milestone);
+  if (plain > 0) return;
+  const call = callOf(event);
+  const { body } = event.milestone;
+  if (call === undefined) packing.parts.push('e');
+  else
+    packing.parts.push(
+      ...['c', packing.calls.indexOf(call) + 1, textBytesOf(body), String(body['attempt'] ?? '')],
+    );
 }
 
-function packDeltas(packed: (string | number)[], deltas: readonly Delta[], calls: readonly string[]): number {
+type MilestoneEvent = Extract<NewEvent, { kind: 'milestone' }>;
+
+function packMilestone({ bodies, logged, idFields }: Packing, { id, type, at, body }: Milestone): void {
+  const quoted = JSON.stringify(id);
+  bodies.push(JSON.stringify({ ...body, type, at: at.toISOString() }));
+  logged.push(`[${quoted},${bodies.length}]`);
+  idFields.push(`id:${quoted}`);
+}
+
+/** What deltas of one attempt have in common is written once: there are many of them. */
+function packDeltas({ calls, bodies, parts }: Packing, deltas: readonly Delta[]): void {
   const [first] = deltas;
-  if (first === undefined) return 0;
-  const { callKey, order, attemptKey, k } = first;
+  if (first === undefined) return;
+  const { callKey, stepId, order, attemptKey, k } = first;
+  const type: EventType = 'call_delta';
+  const at = new Date().toISOString();
+  const common = JSON.stringify({ type, at, stepId, callKey, attempt: attemptKey }).slice(0, -1);
   const texts = deltas.map((delta) => cleanText(delta.text));
-  packed.push('d', deltas.length, calls.indexOf(callKey) + 1, order, attemptKey, k);
-  packed.push(texts.join(''), lengthsOf(texts));
-  return deltas.length;
+  for (const text of texts) bodies.push(`${common},"data":{"text":${JSON.stringify(text)}}}`);
+  parts.push('d', deltas.length, calls.indexOf(callKey) + 1, order, attemptKey, k);
+  parts.push(texts.join(''), lengthsOf(texts));
 }
 
 function lengthsOf(texts: readonly string[]): string {
@@ -211,18 +226,7 @@ function callOf(event: NewEvent): string | undefined {
 }
 
 /** UTF-8 bytes that the attempt has streamed; 0 where its event does not say. */
-function textBytesOf({ body: { data } }: Milestone): number {
+function textBytesOf({ data }: Milestone['body']): number {
   const bytes = typeof data === 'object' && data !== null ? Reflect.get(data, 'textBytes') : undefined;
   return typeof bytes === 'number' ? bytes : 0;
-}
-
-function bodyOf({ type, at, body }: Milestone): string {
-  return JSON.stringify({ ...body, type, at: at.toISOString() });
-}
-
-function deltaBody({ stepId, callKey, attemptKey, text }: Delta): string {
-  const type: EventType = 'call_delta';
-  const at = new Date().toISOString();
-  const data = { text: cleanText(text) };
-  return JSON.stringify({ type, at, stepId, callKey, attempt: attemptKey, data });
 }

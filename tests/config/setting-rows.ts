@@ -262,7 +262,13 @@ export const ROWS: readonly Row[] = [
     resolved: 'event.heartbeatMs',
     value: 1_000,
   },
-  { key: 'event.coalesce', env: 'WEIR_EVENT_COALESCE', file: '20ms', resolved: 'event.coalesceMs', value: 20 },
+  {
+    key: 'event.coalesce',
+    env: 'WEIR_EVENT_COALESCE',
+    file: '20ms',
+    resolved: 'event.coalesceMs',
+    value: 20,
+  },
   {
     key: 'event.readerBacklogEvents',
     env: 'WEIR_EVENT_READER_BACKLOG_EVENTS',

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { createCalls } from '../../src/calls/govern.ts';
 import { parseTaskInput } from '../../src/task/input.ts';
 import { callDependencies, contextOf, MODEL, requestOf, visitOnce } from '../support/calls.ts';
+import { eventually } from '../support/eventually.ts';
 import { createFakeModels } from '../support/fake-models.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
 import { addAttempt } from './old-months.ts';
@@ -71,6 +72,18 @@ async function endTask(taskId: string, kind: 'completed' | 'failed' = 'completed
     { id: 'run:stream_end', type: 'stream_end', data: { status: kind } },
   ]);
   await test.stores.events.publishPending(tenantOf(taskId));
+  await isStored(taskId);
+}
+
+/** Until every event of the task has its number. */
+async function isStored(taskId: string): Promise<void> {
+  await eventually(async () => {
+    const { rowCount } = await test.postgres.query(
+      'select from events where task_id = $1 and seq is null and epoch is null',
+      [taskId],
+    );
+    if (rowCount !== 0) throw new Error('events of the task have no number yet');
+  });
 }
 
 const EXCEEDED = {
@@ -256,6 +269,7 @@ it('waits for events that are still on their way to their readers', async () => 
   ]);
   expect(await test.stores.erase.eraseTexts('tenant')).toMatchObject({ tasks: 0, running: 1 });
   await test.stores.events.sweep(0);
+  await isStored('late');
   expect(await test.stores.erase.eraseTexts('tenant')).toMatchObject({ tasks: 1, running: 0 });
   expect(await findInPostgres()).toEqual({});
 });

@@ -286,7 +286,9 @@ describe('migrate', () => {
     const options = { url: inject('servers').postgres, schema: fresh };
     try {
       const done = await Promise.all([migrate(options, QUIET), migrate(options, QUIET)]);
-      expect(done.flat()).toEqual(['1_tables', '2_money', '3_queues', '4_learnt_rates', '5_degradation']);
+      expect(done.flat()).toEqual([
+        ...['1_tables', '2_money', '3_queues', '4_learnt_rates', '5_degradation', '6_event_log'],
+      ]);
       expect(await migrate(options, QUIET)).toEqual([]);
       const { rows: found } = await postgres.query(
         'select count(*)::int as n from information_schema.tables where table_schema = $1',
