@@ -108,15 +108,7 @@ export async function openParts({ config, onReload, kind, log }: PartsOptions, c
     log,
   });
   closers.push(async () => housekeeping[Symbol.asyncDispose]());
-  const probes = {
-    temporal: async () => {
-      await connection.workflowService.getSystemInfo({});
-    },
-    // Past their breakers: a probe asks the server.
-    redis: redis.ping,
-    postgres: postgres.ping,
-    ...(ofEvents.probe === undefined ? {} : { redisEvents: ofEvents.probe }),
-  };
+  const probes = probesOf({ connection, redis, postgres, ofEvents });
   const turnOf = createTurns();
   const rerateAll = (request: RerateRequest) => rerate({ ...calls, rerateRows: stores.rerateRows }, request);
   return {
@@ -129,6 +121,24 @@ export async function openParts({ config, onReload, kind, log }: PartsOptions, c
     tasks,
     probes,
     plan: (input: TaskInput) => planOf(config, searchAttributes, { calls, turnOf })(input),
+  };
+}
+
+/** Past the breakers: a probe asks the server. */
+function probesOf(
+  parts: { connection: Connection; ofEvents: EventsRedis } & Record<
+    'redis' | 'postgres',
+    Pick<Redis, 'ping'>
+  >,
+) {
+  const { connection, redis, postgres, ofEvents } = parts;
+  return {
+    temporal: async () => {
+      await connection.workflowService.getSystemInfo({});
+    },
+    redis: redis.ping,
+    postgres: postgres.ping,
+    ...(ofEvents.probe === undefined ? {} : { redisEvents: ofEvents.probe }),
   };
 }
 

@@ -45,7 +45,7 @@ export function watchMemory(redis: Pick<Redis, 'command'>, options: MemoryWatchO
 }
 
 /** Memory in use as a share of `maxmemory`; 0 without one. @throws when the server does not answer */
-export async function usedShare(redis: Pick<Redis, 'command'>): Promise<number> {
+async function usedShare(redis: Pick<Redis, 'command'>): Promise<number> {
   const info = await redis.command((client) => client.info('memory'));
   const [used, most] = [figureOf(info, 'used_memory'), figureOf(info, 'maxmemory')];
   return most > 0 ? used / most : 0;

@@ -33,7 +33,7 @@ export async function readDropped(options: DroppedReaderOptions, read = emptyRea
   return read;
 }
 
-export function emptyRead(): Read {
+function emptyRead(): Read {
   return { milestones: [], texts: new Map(), resets: 0, drops: 0, isOver: false };
 }
 
