@@ -5,6 +5,7 @@ import { DefaultLogger } from '@temporalio/worker';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { createApprovalActivities } from '../../src/activities/approvals.ts';
 import { beginTask } from '../support/calls.ts';
+import { eventually } from '../support/eventually.ts';
 import { hardLimit, openTestStores, type TestStores } from '../support/stores.ts';
 
 let test: TestStores;
@@ -54,8 +55,12 @@ it('asks in the open: a row, and an event that readers have at once', async () =
   const { activities, environment, request, task } = await stage();
   await environment.run(activities.requestApproval, request);
   await environment.run(activities.requestApproval, request);
-  const stored = await test.stores.events.stored(task.taskId, 0, 10);
-  expect(stored.map(({ type }) => type)).toEqual(['task_started', 'approval_requested']);
+  // Numbers reach their rows a moment after readers.
+  const stored = await eventually(async () => {
+    const events = await test.stores.events.stored(task.taskId, 0, 10);
+    expect(events.map(({ type }) => type)).toEqual(['task_started', 'approval_requested']);
+    return events;
+  });
   expect(stored[1]?.data).toMatchObject({ approvalId: request.approvalId, onTimeout: 'reject' });
 });
 
