@@ -1,124 +1,54 @@
 // Claim: one gateway process delivers 100 events a second to each of 1,000 readers with at most 150 ms from publishing to reading (99 of
 // 100) on at most half a core; 50 readers that never read are closed, cost no more memory than their bounds, and slow nobody; gathering
-// the events of 50 ms delivers at least 8 times as many as sending each as it comes. `--profile` leaves processor profiles in the folder.
+// the events of 50 ms delivers at least 8 times as many as sending each as it comes. `--profile` leaves processor profiles in the folder;
+// `--drops` cuts 1,000 readers off 20 times each instead, and looks at what they have in the end.
 
-import { type ChildProcess, fork } from 'node:child_process';
-import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { heading, say, table } from '../dev/demo/terminal.ts';
-import { parseTaskInput } from '../src/task/input.ts';
-import type { GatewayCost, GatewayOrder } from './fan-out-gateway.ts';
+import { compareDropped } from './fan-out-drops.ts';
+import {
+  type Child,
+  type Gateway,
+  publishEvenly,
+  type StreamedTask,
+  startChild,
+  startGateway,
+  startTask,
+} from './fan-out-fleet.ts';
 import type { ReadersOrder, ReadersReport } from './fan-out-readers.ts';
-import { type BenchStores, openBenchStores, type Servers, withServers } from './harness.ts';
+import { median, openBenchStores, type Servers, withServers } from './harness.ts';
 
 const { values } = parseArgs({
   options: {
     readers: { type: 'string', default: '1000' },
     seconds: { type: 'string', default: '20' },
-    profile: { type: 'string' },
+    rounds: { type: 'string', default: '3' },
     only: { type: 'string' },
+    profile: { type: 'string' },
+    drops: { type: 'boolean', default: false },
   },
   allowPositionals: true,
 });
 const READERS = Number(values.readers);
 const SECONDS = Number(values.seconds);
-const EVENTS_PER_SECOND = 100;
+const ROUNDS = Number(values.rounds);
+const PER_SECOND = 100;
 const SAMPLES = 20;
 const STALLED = 50;
 const SMALL_BYTES = 40;
 const LARGE_BYTES = 1_000;
-const WINDOW = 2_000;
-const TASK = { runId: 'run-1', tenantId: 'default' };
+/** Events between publisher and readers at saturation: enough that nobody waits for the publisher, and few enough to be read soon. */
+const WINDOW = { each: 100, gathered: 4_000 } as const;
+const NO_BOUND = 1_073_741_824;
+const BACKLOG_MB = 262_144 / 1_048_576;
+const RSS_EVERY_MS = 1_000;
 
-type Fleet = AsyncDisposable & {
-  tell(order: ReadersOrder): Promise<unknown>;
-  report(): Promise<ReadersReport>;
-  /** Events that a sampled reader got since the last report. */
-  progress(): Promise<number>;
-  cost(): Promise<GatewayCost>;
-};
+type Call = Awaited<ReturnType<StreamedTask['startCall']>>;
 
-type FleetOptions = { readonly coalesceMs: number; readonly backlogBytes?: number };
+type Stage = { readonly gateway: Gateway; readonly readers: Child<ReadersOrder> };
 
-async function startFleet(servers: Servers, name: string, options: FleetOptions): Promise<Fleet> {
-  const { profile } = values;
-  const execArgv = profile === undefined ? [] : ['--cpu-prof', '--cpu-prof-dir', profile];
-  const { coalesceMs, backlogBytes = '' } = options;
-  const gateway = fork(
-    new URL('./fan-out-gateway.ts', import.meta.url),
-    [servers.postgres, servers.redis, name, String(coalesceMs), String(backlogBytes)],
-    { execArgv },
-  );
-  const [port] = await once(gateway, 'message');
-  const readers = fork(new URL('./fan-out-readers.ts', import.meta.url), [String(port)]);
-  await once(readers, 'message');
-  const ask = async (child: ChildProcess, order: GatewayOrder | ReadersOrder): Promise<unknown> => {
-    const answer = once(child, 'message');
-    child.send(order);
-    return (await answer)[0];
-  };
-  return {
-    tell: (order) => ask(readers, order),
-    report: async () => (await ask(readers, { kind: 'report' })) as ReadersReport, // what it answers to this
-    progress: async () => (await ask(readers, { kind: 'progress' })) as number, // what it answers to this
-    cost: async () => (await ask(gateway, { kind: 'cost' })) as GatewayCost, // what it answers to this
-    async [Symbol.asyncDispose]() {
-      readers.disconnect();
-      await once(readers, 'exit');
-      gateway.send({ kind: 'stop' } satisfies GatewayOrder);
-      await once(gateway, 'exit');
-    },
-  };
-}
-
-/** A task that runs, and the deltas of its only call, each with the time at which it was published. */
-async function startTask({ stores }: BenchStores, taskId: string, textBytes: number) {
-  const parsed = parseTaskInput({ userId: 'u1', query: 'q' });
-  if (parsed.kind === 'invalid') throw new Error('the input of the bench is invalid');
-  const callKey = `${taskId}:run-1:answer:1`;
-  const task = { ...TASK, taskId };
-  const row = { taskId, runId: 'run-1', input: parsed.input, strategy: 'simple', model: 'm', limits: [] };
-  await stores.tasks.begin(row, [{ id: 'begin', type: 'task_started' }]);
-  await stores.events.publishPending(task);
-  const filling = 'x'.repeat(Math.max(0, textBytes - 18));
-  let k = 0;
-  return {
-    path: `/api/v1/tasks/${taskId}/stream`,
-    published: () => k,
-    publish: (): Promise<boolean> => {
-      const time = (performance.timeOrigin + performance.now()).toFixed(3);
-      const text = `@${time}${filling}`;
-      k += 1;
-      const attemptKey = `${callKey}#0.1.1.0`;
-      return stores.events.publishDelta(task, {
-        callKey,
-        stepId: 'answer',
-        attemptKey,
-        order: 1,
-        k: k - 1,
-        text,
-      });
-    },
-  };
-}
-
-type Task = Awaited<ReturnType<typeof startTask>>;
-
-/** Publishes evenly for so long. */
-async function publishFor(task: Task, seconds: number): Promise<void> {
-  const startedAt = performance.now();
-  const underWay: Promise<boolean>[] = [];
-  for (let count = 0; count < seconds * EVENTS_PER_SECOND; count += 1) {
-    underWay.push(task.publish());
-    const nextAt = startedAt + ((count + 1) * 1_000) / EVENTS_PER_SECOND;
-    const waitMs = nextAt - performance.now();
-    if (waitMs > 1) await sleep(waitMs);
-  }
-  await Promise.all(underWay);
-}
-
-type Phase = {
+type Figures = {
   readonly p50: number;
   readonly p99: number;
   readonly most: number;
@@ -133,29 +63,32 @@ type Phase = {
   readonly isWhole: boolean;
 };
 
-/** What the readers got and the gateway spent while the task published. @param publish answers when all is published */
-async function measure(fleet: Fleet, task: Task, publish: () => Promise<void>): Promise<Phase> {
-  await publishFor(task, 2);
-  await sleep(500);
-  const [before, readersBefore] = [await fleet.cost(), await fleet.report()];
+/** A delta of so many bytes that says when it was published, in milliseconds since 1970. */
+function publisherOf(call: Call, bytes: number): () => Promise<boolean> {
+  const filling = 'x'.repeat(Math.max(0, bytes - 18));
+  return () => call.publish(`@${(performance.timeOrigin + performance.now()).toFixed(3)}${filling}`);
+}
+
+/** Waits until every event was read that was published since the last report. */
+async function untilRead({ readers }: Stage, published: number): Promise<void> {
+  while (((await readers.ask({ kind: 'progress' })) as number) < published) await sleep(5);
+}
+
+/** What the readers got and the gateway spent while `publish` ran, and until all of it was read. */
+async function measure(stage: Stage, call: Call, publish: () => Promise<void>): Promise<Figures> {
+  const { gateway, readers } = stage;
+  const report = async () => (await readers.ask({ kind: 'report' })) as ReadersReport; // what they answer to this
+  const [before, readersBefore] = [await gateway.cost(), await report()];
   const startedAt = performance.now();
-  const publishedBefore = task.published();
-  let rssBytes = before.rssBytes;
-  const watching = new AbortController();
-  const watched = (async () => {
-    for (;;) {
-      rssBytes = Math.max(rssBytes, (await fleet.cost()).rssBytes);
-      await sleep(1_000, undefined, { signal: watching.signal });
-    }
-  })().catch(() => undefined /* told to end */);
+  const publishedBefore = call.published();
+  const watching = watchRss(gateway);
   await publish();
-  watching.abort();
-  await watched;
-  const published = task.published() - publishedBefore;
-  while ((await fleet.progress()) < published) await sleep(10);
+  const rssMb = await watching.stop();
+  const published = call.published() - publishedBefore;
+  await untilRead(stage, published);
   const ms = performance.now() - startedAt;
-  const [after, report] = [await fleet.cost(), await fleet.report()];
-  const sorted = [...report.latencies].sort((a, b) => a - b);
+  const [after, got] = [await gateway.cost(), await report()];
+  const sorted = [...got.latencies].sort((a, b) => a - b);
   const at = (share: number) =>
     sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
   const cpuMicros = after.cpuMicros - before.cpuMicros;
@@ -164,12 +97,33 @@ async function measure(fleet: Fleet, task: Task, publish: () => Promise<void>): 
     p99: at(0.99),
     most: at(1),
     gatewayCore: cpuMicros / 1_000 / ms,
-    readersCore: (report.cpuMicros - readersBefore.cpuMicros) / 1_000 / ms,
-    microsPerPiece: cpuMicros / report.pieces,
-    deliveries: (published * report.open * 1_000) / ms,
-    rssMb: rssBytes / 1_048_576,
+    readersCore: (got.cpuMicros - readersBefore.cpuMicros) / 1_000 / ms,
+    microsPerPiece: cpuMicros / got.pieces,
+    deliveries: (published * got.open * 1_000) / ms,
+    rssMb,
     closed: after.closed,
-    isWhole: report.leastBytes === report.mostBytes && report.open === READERS,
+    isWhole: got.leastBytes === got.mostBytes && got.open === READERS,
+  };
+}
+
+/** The most memory that the gateway has had from now on. */
+function watchRss(gateway: Gateway) {
+  const stopping = new AbortController();
+  let most = 0;
+  const watched = (async () => {
+    while (!stopping.signal.aborted) {
+      most = Math.max(most, (await gateway.cost()).rssBytes);
+      await sleep(RSS_EVERY_MS, undefined, { signal: stopping.signal }).catch(
+        () => undefined /* told to stop */,
+      );
+    }
+  })();
+  return {
+    async stop(): Promise<number> {
+      stopping.abort();
+      await watched;
+      return most / 1_048_576;
+    },
   };
 }
 
@@ -186,87 +140,109 @@ const COLUMNS = [
     'RSS MB',
     'closed',
   ],
-  ...['all got all'],
+  'all got all',
 ];
 
-function rowOf(name: string, phase: Phase): string[] {
+function rowOf(name: string, figures: Figures): string[] {
   return [
     name,
-    ...[phase.p50, phase.p99, phase.most].map((ms) => ms.toFixed(0)),
-    `${(100 * phase.gatewayCore).toFixed(0)} %`,
-    phase.microsPerPiece.toFixed(1),
-    `${(100 * phase.readersCore).toFixed(0)} %`,
-    phase.deliveries.toFixed(0),
-    phase.rssMb.toFixed(0),
-    String(phase.closed),
-    phase.isWhole ? 'yes' : 'no',
+    ...[figures.p50, figures.p99, figures.most].map((ms) => ms.toFixed(0)),
+    `${(100 * figures.gatewayCore).toFixed(0)} %`,
+    figures.microsPerPiece.toFixed(1),
+    `${(100 * figures.readersCore).toFixed(0)} %`,
+    figures.deliveries.toFixed(0),
+    figures.rssMb.toFixed(0),
+    String(figures.closed),
+    figures.isWhole ? 'yes' : 'no',
   ];
+}
+
+/** All readers at one even rate, with events of so many bytes; the first second is not measured. */
+async function openEven({ gateway, readers }: Stage, task: StreamedTask, bytes: number) {
+  const call = await task.startCall('answer');
+  await readers.ask({ kind: 'open', path: task.path, readers: READERS, samples: SAMPLES });
+  const publish = publisherOf(call, bytes);
+  const even = (seconds: number) => publishEvenly(publish, { seconds, perSecond: PER_SECOND });
+  await even(1);
+  await untilRead({ gateway, readers }, PER_SECOND);
+  return (seconds: number) => measure({ gateway, readers }, call, () => even(seconds));
 }
 
 /** 1,000 readers at an even rate; then the same with larger events, alone and beside readers that never read. */
 async function steady(servers: Servers): Promise<void> {
   await using bench = await openBenchStores(servers);
-  await using fleet = await startFleet(servers, bench.name, { coalesceMs: 50 });
-  const open = async (taskId: string, textBytes: number) => {
-    const task = await startTask(bench, taskId, textBytes);
-    await fleet.tell({ kind: 'open', path: task.path, readers: READERS, samples: SAMPLES });
-    return task;
-  };
-  const small = await open('small', SMALL_BYTES);
-  const alone = await measure(fleet, small, () => publishFor(small, SECONDS));
-  await fleet.tell({ kind: 'close' });
-  const large = await open('large', LARGE_BYTES);
-  const before = await measure(fleet, large, () => publishFor(large, SECONDS));
-  await fleet.tell({ kind: 'stall', path: large.path, readers: STALLED });
-  const beside = await measure(fleet, large, () => publishFor(large, 2 * SECONDS));
+  await using gateway = await startGateway(servers, bench.name, { coalesceMs: 50, profile: values.profile });
+  await using readers = await startChild<ReadersOrder>('./fan-out-readers.ts', gateway.port);
+  const stage = { gateway, readers };
+  const small: Figures[] = [];
+  const ofSmall = await openEven(stage, await startTask(bench, 'small'), SMALL_BYTES);
+  for (let round = 0; round < ROUNDS; round += 1) small.push(await ofSmall(SECONDS));
+  const p99 = median(small.map((figures) => figures.p99));
+  const core = median(small.map((figures) => figures.gatewayCore));
   heading(
-    `${READERS} readers of one task, ${EVENTS_PER_SECOND} events a second: p99 ${alone.p99.toFixed(0)} ms, ` +
-      `${(100 * alone.gatewayCore).toFixed(0)} % of a core`,
+    `${READERS} readers of one task, ${PER_SECOND} events a second: p99 ${p99.toFixed(0)} ms, ${(100 * core).toFixed(0)} % of a core`,
   );
-  say(
-    '"us a piece": processor time of the gateway for each time that a reader got something; "closed": since the gateway began',
+  say('"us a piece": processor time of the gateway for each time that a reader got something');
+  table(
+    COLUMNS,
+    small.map((figures) => rowOf(`events of ${SMALL_BYTES} bytes of text`, figures)),
   );
-  table(COLUMNS, [
-    rowOf(`events of ${SMALL_BYTES} bytes of text`, alone),
-    rowOf(`${LARGE_BYTES} bytes`, before),
-    rowOf(`${LARGE_BYTES} bytes, and ${STALLED} that never read`, beside),
-  ]);
-  say(
-    `never read: ${beside.closed} of ${STALLED} closed; p99 of the others ${((100 * beside.p99) / before.p99 - 100).toFixed(0)} %; ` +
-      `RSS grew by ${(beside.rssMb - before.rssMb).toFixed(1)} MB, ${STALLED} bounds are ${((STALLED * 262_144) / 1_048_576).toFixed(1)} MB`,
+  await readers.ask({ kind: 'close' });
+
+  const task = await startTask(bench, 'large');
+  const ofLarge = await openEven(stage, task, LARGE_BYTES);
+  const alone = await ofLarge(2 * SECONDS);
+  await readers.ask({ kind: 'stall', path: task.path, readers: STALLED });
+  const beside = await ofLarge(3 * SECONDS);
+  const change = (100 * beside.p99) / alone.p99 - 100;
+  heading(
+    `beside ${STALLED} readers that never read: ${beside.closed} of them closed, p99 of the others ${change.toFixed(0)} %, ` +
+      `${(beside.rssMb - alone.rssMb).toFixed(1)} MB more; ${STALLED} bounds are ${(STALLED * BACKLOG_MB).toFixed(1)} MB`,
   );
+  say('the system takes some megabytes for each of them before the gateway has to keep anything');
+  table(COLUMNS, [rowOf(`${LARGE_BYTES} bytes`, alone), rowOf(`${LARGE_BYTES} bytes, beside them`, beside)]);
 }
 
 /** As many events as the readers take, gathered and not. */
 async function saturated(servers: Servers): Promise<void> {
   await using bench = await openBenchStores(servers);
-  const rows: string[][] = [];
-  const deliveries: number[] = [];
-  for (const coalesceMs of [0, 50]) {
-    // No reader is to be closed: all are as slow as the machine.
-    await using fleet = await startFleet(servers, bench.name, { coalesceMs, backlogBytes: 1_073_741_824 });
-    const task = await startTask(bench, `saturated-${coalesceMs}`, SMALL_BYTES);
-    await fleet.tell({ kind: 'open', path: task.path, readers: READERS, samples: SAMPLES });
-    const phase = await measure(fleet, task, () => publishAsTaken(fleet, task, SECONDS));
-    rows.push(rowOf(coalesceMs === 0 ? 'each as it comes' : `gathered for ${coalesceMs} ms`, phase));
-    deliveries.push(phase.deliveries);
-  }
-  const [each = Number.NaN, gathered = Number.NaN] = deliveries;
-  heading(`deliveries at saturation: gathered ${(gathered / each).toFixed(1)}x`);
-  table(COLUMNS, rows);
+  const each: Figures[] = [];
+  const gathered: Figures[] = [];
+  for (let round = 0; round < ROUNDS; round += 1)
+    for (const coalesceMs of [0, 50]) {
+      // No reader is to be closed: all are as slow as the machine.
+      await using gateway = await startGateway(servers, bench.name, { coalesceMs, backlogBytes: NO_BOUND });
+      await using readers = await startChild<ReadersOrder>('./fan-out-readers.ts', gateway.port);
+      const task = await startTask(bench, `saturated-${coalesceMs}-${round}`);
+      const call = await task.startCall('answer');
+      await readers.ask({ kind: 'open', path: task.path, readers: READERS, samples: SAMPLES });
+      const window = coalesceMs === 0 ? WINDOW.each : WINDOW.gathered;
+      const figures = await measure({ gateway, readers }, call, () => publishAsRead(readers, call, window));
+      (coalesceMs === 0 ? each : gathered).push(figures);
+    }
+  const rate = (figures: readonly Figures[]) => median(figures.map((one) => one.deliveries));
+  heading(`deliveries at saturation: gathered ${(rate(gathered) / rate(each)).toFixed(1)}x`);
+  table(COLUMNS, [
+    ...each.map((figures) => rowOf('each as it comes', figures)),
+    ...gathered.map((figures) => rowOf('gathered for 50 ms', figures)),
+  ]);
 }
 
 /** Keeps so many events between publisher and readers. */
-async function publishAsTaken(fleet: Fleet, task: Task, seconds: number): Promise<void> {
-  const until = performance.now() + seconds * 1_000;
-  const from = task.published();
+async function publishAsRead(readers: Child<ReadersOrder>, call: Call, window: number): Promise<void> {
+  const publish = publisherOf(call, SMALL_BYTES);
+  const until = performance.now() + SECONDS * 500;
+  const from = call.published();
   while (performance.now() < until) {
-    const room = WINDOW - (task.published() - from - (await fleet.progress()));
-    await Promise.all(Array.from({ length: Math.max(0, Math.min(room, WINDOW / 4)) }, task.publish));
+    const read = (await readers.ask({ kind: 'progress' })) as number; // what they answer to this
+    const room = Math.floor(window - (call.published() - from - read));
+    if (room <= 0) await sleep(1);
+    else await Promise.all(Array.from({ length: Math.min(room, window / 4) }, publish));
   }
 }
 
 await withServers(async (servers) => {
+  if (values.drops) return compareDropped(servers, { readers: READERS, seconds: 3 * SECONDS });
   if (values.only !== 'saturated') await steady(servers);
   if (values.only !== 'steady') await saturated(servers);
 });

@@ -5,7 +5,7 @@ import { heading, say } from '../dev/demo/terminal.ts';
 const BENCHES = [
   ...['holds', 'hold-and-settle', 'hold-scaling', 'hydration', 'limits', 'quota', 'rates', 'rate-accuracy'],
   'publish-events',
-  'event-log',
+  ...['event-log', 'fan-out'],
   ...['priority', 'fairness', 'pool-scaling', 'temporal-overhead'],
 ];
 

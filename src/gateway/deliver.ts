@@ -26,21 +26,35 @@ export type Outlet = {
 /** How a delivery ended: with its events, because the reader left, was too slow, or because the gateway stops. */
 export type DeliveryEnd = 'over' | 'gone' | 'slow' | 'stopped';
 
+/** What the making of events knows of who reads them. */
+export type StreamReader = {
+  /** Fires when nobody reads them any more. */
+  readonly signal: AbortSignal;
+  /** Bytes that were written and the system has not taken yet. */
+  readonly unsent: () => number;
+  /** It stays too far behind, and is waiting for its connection. */
+  readonly onSlow: () => void;
+};
+
 export type Delivery = {
   /** Fires when the reader has left. */
   readonly gone: AbortSignal;
   readonly streams: OpenStreams;
-  readonly events: (signal: AbortSignal, unsent: () => number) => AsyncIterable<EventBatch>;
+  readonly events: (reader: StreamReader) => AsyncIterable<EventBatch>;
 };
 
 /** Resolves when nothing more is to be written. @throws what the events throw, but for slow readers */
 export async function deliver(outlet: Outlet, { gone, streams, events }: Delivery): Promise<DeliveryEnd> {
+  const slow = new AbortController();
   const signal = AbortSignal.any([gone, streams.closing]);
+  // A connection that takes nothing would never say so by itself.
+  const drained = AbortSignal.any([signal, slow.signal]);
+  const reader = { signal, unsent: outlet.unsent, onSlow: () => slow.abort() };
   try {
-    for await (const batch of events(signal, outlet.unsent))
-      if (!outlet.write(batch)) await once(outlet.emitter(), 'drain', { signal });
+    for await (const batch of events(reader))
+      if (!outlet.write(batch)) await once(outlet.emitter(), 'drain', { signal: drained });
   } catch (error) {
-    if (error instanceof SlowReaderError) {
+    if (error instanceof SlowReaderError || (slow.signal.aborted && !signal.aborted)) {
       streams.closed('slow');
       return 'slow';
     }

@@ -19,6 +19,8 @@ export type FollowOptions = {
   readonly signal: AbortSignal;
   /** Bytes that were taken and are not sent yet: they count towards what a reader may stay behind. */
   readonly unsent?: () => number;
+  /** The reader stays too far behind, while it waits for its connection to take what it has. */
+  readonly onSlow?: () => void;
   /** How a task ended that leaves no events: asked while nothing has come. */
   readonly endedSilently?: () => Promise<string | undefined>;
   /** A store did not answer; the stream goes on when it does. */
@@ -50,7 +52,7 @@ export async function* follow(
   options: FollowOptions,
 ): AsyncGenerator<EventBatch> {
   const { signal } = options;
-  const subscription = stores.liveFeed.subscribe(taskId, options.unsent);
+  const subscription = stores.liveFeed.subscribe(taskId, options);
   const close = () => subscription.close();
   signal.addEventListener('abort', close, { once: true });
   const filter = toFilter(options.types);

@@ -5,7 +5,7 @@ import type { ServerResponse } from 'node:http';
 import { finished } from 'node:stream/promises';
 import type { FastifyReply } from 'fastify';
 import { formatCursor, type TaskEvent } from '../task/event.ts';
-import { deliver, type Outlet } from './deliver.ts';
+import { deliver, type Outlet, type StreamReader } from './deliver.ts';
 import { type EventBatch, jsonOf } from './event-batch.ts';
 import type { OpenStreams } from './open-streams.ts';
 
@@ -25,8 +25,7 @@ export function formatEvent(event: TaskEvent): string {
 }
 
 export type SseOptions = {
-  /** Makes the events; the signal fires when nobody reads them any more. */
-  readonly events: (signal: AbortSignal, unsent: () => number) => AsyncIterable<EventBatch>;
+  readonly events: (reader: StreamReader) => AsyncIterable<EventBatch>;
   readonly streams: OpenStreams;
   readonly headers?: Readonly<Record<string, string>>;
 };

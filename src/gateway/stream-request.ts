@@ -2,6 +2,7 @@
 
 import { z } from 'zod';
 import { type Cursor, EVENT_TYPES, type EventType, parseCursor } from '../task/event.ts';
+import type { StreamReader } from './deliver.ts';
 import { invalidRequest, notFound } from './errors.ts';
 import type { EventBatch } from './event-batch.ts';
 import { follow } from './follow.ts';
@@ -48,12 +49,11 @@ export function followRequest(
   parts: RouteParts,
   taskId: string,
   request: StreamRequest,
-): (signal: AbortSignal, unsent: () => number) => AsyncIterable<EventBatch> {
-  return (signal, unsent) =>
+): (reader: StreamReader) => AsyncIterable<EventBatch> {
+  return (reader) =>
     follow(parts.stores, taskId, {
       ...request,
-      signal,
-      unsent,
+      ...reader,
       endedSilently: () => endedSilently(parts, taskId),
       onOutage: (error) => parts.log.debug('a stream waits for a store', { taskId, error }),
     });

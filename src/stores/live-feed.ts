@@ -45,16 +45,18 @@ export class LiveFeed {
     });
   }
 
-  /**
-   * Close it. It is lost until its reader calls `begin`, best after `opened`.
-   * @param unsent bytes that its reader has taken and not sent yet
-   */
-  subscribe(taskId: string, unsent?: SubscriptionOptions['unsent']): LiveSubscription {
+  /** Close it. It is lost until its reader calls `begin`, best after `opened`. */
+  subscribe(taskId: string, reader: Pick<SubscriptionOptions, 'unsent' | 'onSlow'> = {}): LiveSubscription {
     const { backlogEvents, backlogBytes } = this.#options;
     const onClose = () => {
       if (this.#channels.size === 0) this.#idleSince = performance.now();
     };
-    const subscription = this.#channels.subscribe(taskId, { backlogEvents, backlogBytes, unsent, onClose });
+    const subscription = this.#channels.subscribe(taskId, {
+      ...reader,
+      backlogEvents,
+      backlogBytes,
+      onClose,
+    });
     this.#idleSince = undefined;
     if (this.#isClosed) subscription.close();
     else this.#running ??= this.#run();

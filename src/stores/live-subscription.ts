@@ -24,6 +24,8 @@ export type SubscriptionOptions = {
   readonly backlogBytes: number;
   /** Bytes that the reader took and that are not sent yet: they count as well. */
   readonly unsent?: (() => number) | undefined;
+  /** The reader is given up: it may be waiting for its connection, and not for the next step. */
+  readonly onSlow?: (() => void) | undefined;
   readonly onClose: () => void;
 };
 
@@ -96,6 +98,7 @@ export class LiveSubscription {
     this.#flaw = flaw;
     if (flaw === 'slow' || this.#at === undefined) this.#forget();
     if (this.#wake !== undefined) this.#answer(flaw);
+    else if (flaw === 'slow') this.#options.onSlow?.();
   }
 
   close(): void {

@@ -38,7 +38,7 @@ describe('with keys', () => {
       Object.keys(methods).map((method) => ({ method, url: path.replaceAll(/\{\w+\}/g, 'x') })),
     );
     const api = routes.filter(({ url }) => url.startsWith('/api/v1/'));
-    expect(api).toHaveLength(22);
+    expect(api).toHaveLength(24);
     for (const { method, url } of api) {
       const answer = await gateway.app.inject({
         method: method.toUpperCase() as 'GET',
@@ -94,6 +94,8 @@ describe('pages of operators', () => {
       '/api/v1/tasks/{taskId}/cancel',
       '/api/v1/tasks/{taskId}/events',
       '/api/v1/tasks/{taskId}/stream',
+      '/api/v1/tasks/stream',
+      '/api/v1/tasks/{taskId}/ws',
       '/api/v1/budgets',
       '/api/v1/budgets/{scope}/{id}',
       '/api/v1/budgets/{scope}/{id}/explain',

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createGatewayClient } from '../../src/client/gateway-client.ts';
 import { addRows, makeMonth } from '../stores/old-months.ts';
 import { beginTask, MODEL } from '../support/calls.ts';
+import { eventually } from '../support/eventually.ts';
 import { openTestGateway, type TestGateway } from './open-gateway.ts';
 
 let gateway: TestGateway;
@@ -25,6 +26,8 @@ describe('DELETE /api/v1/texts', () => {
     await tasks.end({ taskId: 'done', runId: 'run' }, { status: 'completed', resultText: 'a text' }, []);
     await events.publishPending({ taskId: 'done', runId: 'run', tenantId: 'tenant' });
     await beginTask(gateway.test, 'open');
+    // Its events are numbered a moment after readers have them, and are on their way until then.
+    await eventually(async () => expect(await events.stored('done', 0, 1)).toHaveLength(1));
     const answer = await erase('?tenantId=tenant&userId=user');
     expect(answer.statusCode).toBe(200);
     expect(answer.json()).toEqual({ tasks: 1, events: 0, calls: 0, running: 1 });

@@ -159,48 +159,7 @@ describe('a reader', () => {
     await eventually(async () => expect(await readers()).toBe(before));
     await eventually(async () => expect(await blockedReaders()).toBe(blocked));
   });
-
-  test('that is slow is waited for, holds up nobody and ends with the whole text', async () => {
-    const task = createStoredTask(gateway.test, 'slow-1');
-    await task.begin();
-    await task.startCall();
-    const slow = await openRaw('slow-1/stream');
-    await eventually(() => expect(slow.received).toContain('call_started'));
-    slow.pause();
-    const fast = read('slow-1/stream');
-    let text = '';
-    // More than the buffers between the gateway and a reader that does not read can hold.
-    for (let piece = 0; piece < 200; piece += 1) {
-      const part = `${piece}:${'x'.repeat(100_000)} `;
-      text += part;
-      await task.delta(part);
-    }
-    await task.completeCall(text);
-    await task.end();
-    expect(textOf((await fast).events) === text).toBe(true);
-    slow.resume();
-    await eventually(() => expect(slow.received.endsWith('0\r\n\r\n')).toBe(true), 30_000);
-    const events = eventsIn(withoutChunks(slow.received));
-    expect(textOf(events) === text).toBe(true);
-    // It was not read ahead for: what it had not taken left the ring, and a snapshot stands for it.
-    expect(typesOf(events)).toContain('call_snapshot');
-    expect(events.filter((event) => event.type === 'stream_end')).toHaveLength(1);
-    slow.destroy();
-  }, 60_000);
 });
-
-/** The body of a chunked answer whose text is ASCII. */
-function withoutChunks(received: string): string {
-  let body = '';
-  let rest = received.slice(received.indexOf('\r\n\r\n') + 4);
-  for (;;) {
-    const end = rest.indexOf('\r\n');
-    const size = Number.parseInt(rest.slice(0, end), 16);
-    if (!(size > 0)) return body;
-    body += rest.slice(end + 2, end + 2 + size);
-    rest = rest.slice(end + 2 + size + 2);
-  }
-}
 
 describe('stored events', () => {
   test('come in pages', async () => {
@@ -210,6 +169,7 @@ describe('stored events', () => {
     await task.delta('text');
     await task.completeCall('text');
     await task.end();
+    await task.persisted();
     const page = async (query: string) => (await fetch(`${url}/api/v1/tasks/stored-1/events${query}`)).json();
     const first = await page('?limit=4');
     expect(typesOf(first.events)).toBe('task_started step_started call_started call_completed');

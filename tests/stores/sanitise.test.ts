@@ -162,6 +162,24 @@ describe('sanitise', () => {
     expect(sanitise(once)).toEqual(once);
   });
 
+  it.each(['password = hunter2 ', '{"api_key": "hunter2"} ', "pwd='hunter2' ", 'a:b@c://d:e@f '])(
+    'does not take what a cut left of %j for a secret of its own',
+    (piece) => {
+      for (let shift = 0; shift < 40; shift += 1) {
+        const once = sanitise({ text: `${'x'.repeat(shift)} ${piece.repeat(4_000)}` });
+        expect(sanitise(once)).toEqual(once);
+      }
+    },
+  );
+
+  it('shares out its room in the order that the copy has', () => {
+    const long = 'word '.repeat(4_000);
+    // A clean name that is a number moves to the front.
+    const once = sanitise({ a: long, b: long, c: long, d: long, e: 'cut', '9\u0000': long });
+    expect(Object.keys(once as object)[0]).toBe('9');
+    expect(sanitise(once)).toEqual(once);
+  });
+
   it('makes an own property of __proto__ and nothing else', () => {
     const copy = sanitise(JSON.parse('{"__proto__":{"polluted":true}}')) as object;
     expect(Object.keys(copy)).toEqual(['__proto__']);
