@@ -12,14 +12,18 @@ const PER_SECOND = 100;
 
 export async function compareDropped(
   servers: Servers,
-  { readers, seconds }: { readonly readers: number; readonly seconds: number },
+  { readers, seconds, profile }: {
+    readonly readers: number;
+    readonly seconds: number;
+    readonly profile: string | undefined;
+  },
 ): Promise<void> {
   await using bench = await openBenchStores(servers);
-  await using gateway = await startGateway(servers, bench.name, { coalesceMs: 50 });
+  await using gateway = await startGateway(servers, bench.name, { coalesceMs: 50, profile });
   await using dropped = await startChild<DroppedOrder>('./fan-out-dropped.ts', gateway.port);
   const task = await startTask(bench, 'dropped');
   // Most are through with their drops when the task ends; the others are cut off in its end.
-  const livesMs = (2 * seconds * 1_000) / DROPS;
+  const livesMs = (1.6 * seconds * 1_000) / DROPS;
   const reading = dropped.ask({ path: task.path, readers, drops: DROPS, livesMs });
   const before = await gateway.cost();
   const startedAt = performance.now();

@@ -9,9 +9,16 @@ export type ReadersOrder =
   | { readonly kind: 'stall'; readonly path: string; readonly readers: number }
   /** What has come since the last `report` or `open`. */
   | { readonly kind: 'report' }
-  /** How many events a sampled reader has got since then. */
+  /** How far all have got since then. */
   | { readonly kind: 'progress' }
   | { readonly kind: 'close' };
+
+export type ReadersProgress = {
+  /** That a sampled reader got, on average. */
+  readonly events: number;
+  /** All readers have got as many bytes. */
+  readonly isEven: boolean;
+};
 
 export type ReadersReport = {
   readonly open: number;
@@ -59,7 +66,7 @@ async function obey(order: ReadersOrder): Promise<void> {
     for (let index = 0; index < order.readers; index += 1) await openStalled(order.path);
     process.send?.('open');
   } else if (order.kind === 'report') process.send?.(report());
-  else if (order.kind === 'progress') process.send?.(sampled.events / Math.max(1, sampled.readers));
+  else if (order.kind === 'progress') process.send?.(progress());
   else {
     for (const { socket } of readers) socket.destroy();
     for (const socket of stalled) socket.destroy();
@@ -67,6 +74,14 @@ async function obey(order: ReadersOrder): Promise<void> {
     stalled.length = 0;
     process.send?.('closed');
   }
+}
+
+function progress(): ReadersProgress {
+  const first = readers[0]?.bytes;
+  return {
+    events: sampled.events / Math.max(1, sampled.readers),
+    isEven: readers.every(({ bytes }) => bytes === first),
+  };
 }
 
 function report(): ReadersReport {

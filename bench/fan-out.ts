@@ -16,7 +16,7 @@ import {
   startGateway,
   startTask,
 } from './fan-out-fleet.ts';
-import type { ReadersOrder, ReadersReport } from './fan-out-readers.ts';
+import type { ReadersOrder, ReadersProgress, ReadersReport } from './fan-out-readers.ts';
 import { median, openBenchStores, type Servers, withServers } from './harness.ts';
 
 const { values } = parseArgs({
@@ -36,6 +36,8 @@ const ROUNDS = Number(values.rounds);
 const PER_SECOND = 100;
 const SAMPLES = 20;
 const STALLED = 50;
+/** Events that a ring holds. */
+const RING = 512;
 const SMALL_BYTES = 40;
 const LARGE_BYTES = 1_000;
 /** Events between publisher and readers at saturation: enough that nobody waits for the publisher, and few enough to be read soon. */
@@ -69,9 +71,17 @@ function publisherOf(call: Call, bytes: number): () => Promise<boolean> {
   return () => call.publish(`@${(performance.timeOrigin + performance.now()).toFixed(3)}${filling}`);
 }
 
+async function progressOf(readers: Child<ReadersOrder>): Promise<ReadersProgress> {
+  return (await readers.ask({ kind: 'progress' })) as ReadersProgress; // what they answer to this
+}
+
 /** Waits until every event was read that was published since the last report. */
 async function untilRead({ readers }: Stage, published: number): Promise<void> {
-  while (((await readers.ask({ kind: 'progress' })) as number) < published) await sleep(5);
+  for (;;) {
+    const { events, isEven } = await progressOf(readers);
+    if (events >= published && isEven) return;
+    await sleep(5);
+  }
 }
 
 /** What the readers got and the gateway spent while `publish` ran, and until all of it was read. */
@@ -157,9 +167,10 @@ function rowOf(name: string, figures: Figures): string[] {
   ];
 }
 
-/** All readers at one even rate, with events of so many bytes; the first second is not measured. */
+/** All readers at one even rate, with events of so many bytes. They find a full ring; the first second is not measured. */
 async function openEven({ gateway, readers }: Stage, task: StreamedTask, bytes: number) {
   const call = await task.startCall('answer');
+  for (let count = 0; count < RING; count += 1) await call.publish('x'.repeat(bytes));
   await readers.ask({ kind: 'open', path: task.path, readers: READERS, samples: SAMPLES });
   const publish = publisherOf(call, bytes);
   const even = (seconds: number) => publishEvenly(publish, { seconds, perSecond: PER_SECOND });
@@ -234,15 +245,15 @@ async function publishAsRead(readers: Child<ReadersOrder>, call: Call, window: n
   const until = performance.now() + SECONDS * 500;
   const from = call.published();
   while (performance.now() < until) {
-    const read = (await readers.ask({ kind: 'progress' })) as number; // what they answer to this
-    const room = Math.floor(window - (call.published() - from - read));
+    const { events } = await progressOf(readers);
+    const room = Math.floor(window - (call.published() - from - events));
     if (room <= 0) await sleep(1);
     else await Promise.all(Array.from({ length: Math.min(room, window / 4) }, publish));
   }
 }
 
 await withServers(async (servers) => {
-  if (values.drops) return compareDropped(servers, { readers: READERS, seconds: 3 * SECONDS });
+  if (values.drops) return compareDropped(servers, { readers: READERS, seconds: 3 * SECONDS, profile: values.profile });
   if (values.only !== 'saturated') await steady(servers);
   if (values.only !== 'steady') await saturated(servers);
 });

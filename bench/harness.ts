@@ -34,8 +34,14 @@ const ANY_PORT = {
 
 const LOG = createLogger({ level: 'error', format: 'json', service: 'bench' });
 
-/** Postgres and Redis as the embedded stack sets them up, with nothing beside them; removed at the end, also after Ctrl-C. */
-export async function withServers(work: (servers: Servers) => Promise<void>): Promise<void> {
+/**
+ * Postgres and Redis as the embedded stack sets them up, with nothing beside them; removed at the end, also after Ctrl-C.
+ * `durable`: commits wait for the disk, as they do in production.
+ */
+export async function withServers(
+  work: (servers: Servers) => Promise<void>,
+  { durable = false }: { readonly durable?: boolean } = {},
+): Promise<void> {
   const stateDir = await mkdtemp(join(tmpdir(), 'weir-bench-'));
   const interrupted = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort());
@@ -43,6 +49,7 @@ export async function withServers(work: (servers: Servers) => Promise<void>): Pr
     stateDir,
     workers: 0,
     processes: false,
+    durable,
     ports: ANY_PORT,
     log: () => undefined,
     signal: interrupted.signal,

@@ -13,7 +13,13 @@ import { waitUntilReady } from './ready.ts';
 import type { Server, StartContext } from './server.ts';
 import { StackError } from './stack-error.ts';
 
-export type PostgresOptions = { dataDir: string; port: PortWish; maxConnections?: number };
+export type PostgresOptions = {
+  dataDir: string;
+  port: PortWish;
+  maxConnections?: number;
+  /** commits wait for the disk */
+  durable?: boolean | undefined;
+};
 
 const STILL_IN_USE = /pre-existing shared memory block/;
 const INITDB_MS = 60_000;
@@ -30,7 +36,7 @@ export async function startPostgres(context: StartContext, options: PostgresOpti
   return context.ports.use([options.port], async ([port = 0]) => {
     for (let attempt = 1; ; attempt += 1) {
       try {
-        return await launchServer(context, place, port, options.maxConnections ?? 200);
+        return await launchServer(context, place, port, options);
       } catch (error) {
         // After a kill -9 the sessions of the old server need a moment to notice that it is gone.
         const retry = error instanceof StackError && STILL_IN_USE.test(error.message) && attempt < 20;
@@ -44,7 +50,7 @@ async function launchServer(
   context: StartContext,
   place: PostgresPlace,
   port: number,
-  maxConnections: number,
+  { maxConnections = 200, durable = false }: PostgresOptions,
 ): Promise<Server> {
   removeStalePidFile(place.dataDir);
   const settings = {
@@ -55,7 +61,7 @@ async function launchServer(
     unix_socket_directories: '',
     // A commit still waits until the operating system has the log, so killing the server loses nothing; only a crash of
     // the machine may, and then the folder is a development stack's to be made anew.
-    fsync: 'off',
+    fsync: durable ? 'on' : 'off',
     synchronous_commit: 'on',
   };
   const child = await context.table.launch({

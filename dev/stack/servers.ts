@@ -29,6 +29,7 @@ export type ServerPlanOptions = {
   ports: StackPorts;
   providerCommand?: readonly string[] | undefined;
   providerArgs?: readonly string[] | undefined;
+  durable?: boolean | undefined;
 };
 
 /**
@@ -76,10 +77,10 @@ function temporal({ stateDir, environment, ports }: ServerPlanOptions, namespace
   };
 }
 
-function postgres({ stateDir, ports }: ServerPlanOptions): Start {
+function postgres({ stateDir, ports, durable }: ServerPlanOptions): Start {
   const port = new PortAnchor('Postgres', ports.postgres);
   return (context) =>
-    port.keep(startPostgres(context, { dataDir: join(stateDir, 'postgres'), port: port.wish }));
+    port.keep(startPostgres(context, { dataDir: join(stateDir, 'postgres'), port: port.wish, durable }));
 }
 
 function redis({ stateDir, environment, ports }: ServerPlanOptions): Start {

@@ -24,6 +24,8 @@ export type StackOptions = {
   /** false: servers only, no migrations, workers or gateway */
   processes?: boolean;
   ports?: Partial<StackPorts>;
+  /** commits to Postgres wait for the disk; default: until the operating system has them, which a crash of the machine may lose */
+  durable?: boolean;
   /** further arguments of the simulated provider */
   providerArgs?: readonly string[];
   /** further variables; they win over `environment` and over what the stack itself passes to its processes */
@@ -65,6 +67,7 @@ export function resolveOptions(options: StackOptions): ResolvedOptions {
     processes: options.processes ?? true,
     ports: { ...preferredPorts(environment), ...options.ports },
     commands: { ...WEIR_COMMANDS, ...options.commands },
+    durable: options.durable ?? false,
     providerArgs: options.providerArgs ?? [],
     env: options.env ?? {},
     graceMs: options.graceMs ?? parseDuration(environment['WEIR_SHUTDOWN_GRACE'] ?? '') ?? DEFAULT_GRACE_MS,

@@ -16,10 +16,11 @@ import { createOpenStreams, type OpenStreams } from './open-streams.ts';
 import { registerOperations } from './operations.ts';
 import { tellingOutage } from './outage.ts';
 import type { App, GatewayParts, RouteParts } from './parts.ts';
-import { createPresents } from './presents.ts';
+import { createPresents, sharing } from './presents.ts';
 import { registerQueues } from './queues.ts';
 import { registerRateLimits } from './rate-limits.ts';
 import { registerStreams } from './streams.ts';
+import { findTask } from './task-view.ts';
 import { registerTasks } from './tasks.ts';
 import { registerUsage } from './usage.ts';
 import { registerWebsocket, registerWebsockets } from './websocket.ts';
@@ -88,11 +89,13 @@ function toRouteParts(parts: GatewayParts, streams: OpenStreams): RouteParts {
   const { liveFeed } = parts.stores;
   const telling = <Store extends object>(store: Store): Store => tellingOutage(store, parts.isStoreAway);
   const events = telling(parts.stores.events);
+  const sources = { tasks: telling(tasks), client: parts.client };
   return {
     ...parts,
     streams,
+    isKnown: sharing(async (taskId) => (await findTask(sources, taskId)) !== undefined),
     stores: {
-      tasks: telling(tasks),
+      tasks: sources.tasks,
       events,
       presents: createPresents(events),
       liveFeed,

@@ -67,6 +67,42 @@ export function toEventBatch(live: LiveBatch): EventBatch {
   return batch;
 }
 
+/** Events between two pieces' boundaries: a connection is not handed megabytes at once. */
+const PIECE = 64;
+
+const pieces = new WeakMap<TaskEvent, EventBatch>();
+
+/**
+ * What was missed, in pieces that end at fixed numbers: readers that come back together begin at different places, and share all pieces
+ * but their first.
+ */
+export function toPieces(events: readonly TaskEvent[]): EventBatch[] {
+  const batches: EventBatch[] = [];
+  for (let at = 0; at < events.length; ) {
+    let end = at + 1;
+    while (end < events.length && end - at < 2 * PIECE && blockOf(events[end]) === blockOf(events[at]))
+      end += 1;
+    batches.push(toPiece(events.slice(at, end)));
+    at = end;
+  }
+  return batches;
+}
+
+function blockOf(event: TaskEvent | undefined): number {
+  return Math.floor((event?.seq ?? 0) / PIECE);
+}
+
+/** The same for the same events: those that were read together are the same objects. */
+function toPiece(events: readonly TaskEvent[]): EventBatch {
+  const [first] = events;
+  const known = first === undefined ? undefined : pieces.get(first);
+  if (known?.events.length === events.length && known.events.every((event, at) => event === events[at]))
+    return known;
+  const piece = new EventBatch(events);
+  if (first !== undefined) pieces.set(first, piece);
+  return piece;
+}
+
 const texts = new WeakMap<TaskEvent, string>();
 
 /** JSON of an event, without line breaks; made once, whatever batches and wires it is in. */

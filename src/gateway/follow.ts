@@ -6,7 +6,7 @@ import type { LiveFeed } from '../stores/live-feed.ts';
 import type { LiveBatch, LiveSubscription } from '../stores/live-subscription.ts';
 import type { Cursor, EventType, TaskEvent } from '../task/event.ts';
 import { type CatchUpStores, catchUp, lackingText, withAnswers } from './catch-up.ts';
-import { EventBatch, toEventBatch, toFilter } from './event-batch.ts';
+import { EventBatch, toEventBatch, toFilter, toPieces } from './event-batch.ts';
 
 export type FollowStores = CatchUpStores & { readonly liveFeed: Pick<LiveFeed, 'subscribe' | 'opened'> };
 
@@ -38,9 +38,6 @@ export class SlowReaderError extends Error {
 /** How often a task is asked after of which nothing has come. */
 const POLL_MS = 2_000;
 const AGAIN_MS = 500;
-/** So many of the events that were missed go out at a time: a connection is not handed megabytes at once. */
-const PIECE = 100;
-
 /**
  * Batches are shared by all readers of a task: change nothing in them. Ends after `stream_end`, at once for a reader that has it already.
  * Never throws for a store that is away: it waits.
@@ -132,7 +129,7 @@ class Follower {
     const caught = await this.#untilAnswered(() => catchUp(this.#stores, this.#taskId, this.#told));
     if (caught.events.length > 0) this.#idleRounds = 0;
     if (this.#told !== undefined || caught.events.length > 0) this.#told = caught.cursor;
-    this.#pieces = piecesOf(caught.events);
+    this.#pieces = toPieces(caught.events);
     this.#broken = caught.broken;
     this.#isOver = caught.isOver;
     this.#isLive = true;
@@ -178,12 +175,6 @@ class Follower {
       return undefined;
     }
   }
-}
-
-function piecesOf(events: readonly TaskEvent[]): EventBatch[] {
-  const pieces: EventBatch[] = [];
-  for (let at = 0; at < events.length; at += PIECE) pieces.push(new EventBatch(events.slice(at, at + PIECE)));
-  return pieces;
 }
 
 function silentEnd(taskId: string, status: string): TaskEvent {

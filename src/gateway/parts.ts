@@ -62,6 +62,8 @@ export type GatewayParts = {
 export type RouteParts = GatewayParts & {
   readonly stores: { readonly presents: Presents };
   readonly streams: OpenStreams;
+  /** Whether there is such a task; read once for all who ask at the same time. */
+  readonly isKnown: (taskId: string) => Promise<boolean>;
 };
 
 export type App = FastifyInstance<

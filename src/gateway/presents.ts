@@ -26,7 +26,7 @@ export function createPresents(events: Pick<Events, 'origin' | 'standing' | 'his
 /**
  * The same read, whose callers share one: whoever asks while one is under way gets the next, which begins when that ends.
  */
-function sharing<Result>(read: (key: string) => Promise<Result>): (key: string) => Promise<Result> {
+export function sharing<Result>(read: (key: string) => Promise<Result>): (key: string) => Promise<Result> {
   const running = new Map<string, { now: Promise<Result>; next: Promise<Result> | undefined }>();
   const start = (key: string): Promise<Result> => {
     const entry = { now: read(key), next: undefined as Promise<Result> | undefined };

@@ -8,7 +8,7 @@ import type { EventBatch } from './event-batch.ts';
 import { follow } from './follow.ts';
 import type { RouteParts } from './parts.ts';
 import { id, queryList, toList } from './schemas.ts';
-import { findTask, toStatus } from './task-view.ts';
+import { toStatus } from './task-view.ts';
 
 export const taskParams = z.object({ taskId: id });
 
@@ -40,8 +40,7 @@ export function readStreamRequest({ headers, query }: Asked): StreamRequest {
 
 /** @throws HttpProblem 404 */
 export async function assertKnown(parts: RouteParts, taskId: string): Promise<void> {
-  const sources = { tasks: parts.stores.tasks, client: parts.client };
-  if ((await findTask(sources, taskId)) === undefined) throw notFound(`there is no task ${taskId}`);
+  if (!(await parts.isKnown(taskId))) throw notFound(`there is no task ${taskId}`);
 }
 
 /** The events that a request asks for. */

@@ -75,14 +75,17 @@ function* cut(random: Random, bytes: Buffer): Generator<Buffer> {
   }
 }
 
-/** What does not come back as it went out. */
+/**
+ * What does not come back as it went out. The text of the data is compared: V8's JSON.parse takes a name with an escape for another one
+ * that it has just seen (`{"a\\":1}`, then `{"a\n":1}`), which is no fault of the framing.
+ */
 function faults(events: readonly TaskEvent[], read: readonly ServerSentEvent[]): unknown[] {
   return events.flatMap((sent, index) => {
     const got = read[index];
     const isSame =
       got?.id === formatCursor(sent) &&
       got.type === sent.type &&
-      JSON.stringify(JSON.parse(got.data)) === JSON.stringify(sent);
+      got.data === JSON.stringify(sent);
     return isSame ? [] : [{ seed: SEED, sent, got }];
   });
 }
