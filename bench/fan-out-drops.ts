@@ -12,7 +12,11 @@ const PER_SECOND = 100;
 
 export async function compareDropped(
   servers: Servers,
-  { readers, seconds, profile }: {
+  {
+    readers,
+    seconds,
+    profile,
+  }: {
     readonly readers: number;
     readonly seconds: number;
     readonly profile: string | undefined;

@@ -253,7 +253,8 @@ async function publishAsRead(readers: Child<ReadersOrder>, call: Call, window: n
 }
 
 await withServers(async (servers) => {
-  if (values.drops) return compareDropped(servers, { readers: READERS, seconds: 3 * SECONDS, profile: values.profile });
+  if (values.drops)
+    return compareDropped(servers, { readers: READERS, seconds: 3 * SECONDS, profile: values.profile });
   if (values.only !== 'saturated') await steady(servers);
   if (values.only !== 'steady') await saturated(servers);
 });
