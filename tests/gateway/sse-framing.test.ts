@@ -83,9 +83,7 @@ function faults(events: readonly TaskEvent[], read: readonly ServerSentEvent[]):
   return events.flatMap((sent, index) => {
     const got = read[index];
     const isSame =
-      got?.id === formatCursor(sent) &&
-      got.type === sent.type &&
-      got.data === JSON.stringify(sent);
+      got?.id === formatCursor(sent) && got.type === sent.type && got.data === JSON.stringify(sent);
     return isSame ? [] : [{ seed: SEED, sent, got }];
   });
 }
