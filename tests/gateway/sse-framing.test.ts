@@ -76,8 +76,8 @@ function* cut(random: Random, bytes: Buffer): Generator<Buffer> {
 }
 
 /**
- * What does not come back as it went out. The text of the data is compared: V8's JSON.parse takes a name with an escape for another one
- * that it has just seen (`{"a\\":1}`, then `{"a\n":1}`), which is no fault of the framing.
+ * What does not come back as it went out. The text of the data is compared and not what JSON.parse makes of it: among so many names that of
+ * V8 reads one with an escape as its raw beginning now and then (`length\n` as `length\`), which is no fault of the framing.
  */
 function faults(events: readonly TaskEvent[], read: readonly ServerSentEvent[]): unknown[] {
   return events.flatMap((sent, index) => {
