@@ -108,6 +108,9 @@ local function showDeltas(count, call, order, attempt, k, text, lengths)
   if isNew then redis.call('PEXPIRE', key, ARGV[4]) end
 end
 
+-- An order above that of any attempt; below 2^53, and written in full.
+local AFTER_ALL = 9000000000000000
+
 -- Where a call's text is not all that was streamed, a reader asks for the whole answer. A text at its bound was all there as far as one
 -- can tell.
 local function completeCall(call, bytes, attempt)
@@ -123,6 +126,9 @@ local function completeCall(call, bytes, attempt)
     end
   end
   redis.call('PEXPIRE', key, ARGV[5])
+  -- A trip with text that was given up may arrive yet: behind the end of its call it would stand behind the whole answer.
+  known[4 + 3 * call] = AFTER_ALL
+  change(ARGV[13 + 3 * call], AFTER_ALL)
 end
 
 while at <= #ARGV do
