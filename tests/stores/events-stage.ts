@@ -11,6 +11,7 @@ import type { TestStores } from '../support/stores.ts';
 export type StagedTask = { readonly taskId: string; readonly runId: string; readonly tenantId: string };
 
 export const CAPACITY = 512;
+const MOST_PASSES = 1_000;
 
 export const step = (id: string): EventDraft => ({ id, type: 'step_started', stepId: id });
 export const steps = (count: number, prefix = 'e'): EventDraft[] =>
@@ -51,7 +52,9 @@ export function eventsStage(test: () => TestStores) {
   /** Numbers of everything that was published reach their rows. */
   async function persist(): Promise<void> {
     persister ??= test().stores.eventLog.openPersister('test');
-    while ((await persister.pass()) || (await test().stores.eventLog.state()).backlog > 0);
+    for (let passes = 0; passes < MOST_PASSES; passes += 1)
+      if (!(await persister.pass()) && (await test().stores.eventLog.state()).backlog === 0) return;
+    throw new Error('the event log is not empty after so many passes');
   }
 
   /** The rows of a task's milestones once all numbers are in them. */

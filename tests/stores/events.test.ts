@@ -192,21 +192,6 @@ describe('publishDelta', () => {
     expect((await test.stores.events.callTexts(task.taskId))[0]?.text).toBe('t0t1');
   });
 
-  it('refuses pieces that come behind the end of their call, also those that were late on their way', async () => {
-    const task = await begin();
-    await test.stores.events.publishDelta(task, delta(0, 'all'));
-    const completed = {
-      id: 'done',
-      type: 'call_completed',
-      callKey: 'call',
-      attempt: 'call#0.1.1.0',
-    } as const;
-    await test.stores.events.append(task, [completed]);
-    expect(await test.stores.events.publishDelta(task, delta(1, 'late'))).toBe(false);
-    expect((await ring(task)).map(({ type }) => type)).toEqual(['call_delta', 'call_completed']);
-    expect((await test.stores.events.callTexts(task.taskId))[0]?.text).toBe('all');
-  });
-
   it('refuses pieces of an older attempt once a newer one has begun, whose text starts anew', async () => {
     const task = await begin();
     await test.stores.events.publishDelta(task, delta(0, 'old', 1));

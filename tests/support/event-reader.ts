@@ -21,7 +21,7 @@ export class EventReader {
   #texts = new Map<string, Shown>();
   /** Texts as they were when their call was said to be complete. */
   #completed = new Map<string, string>();
-  #last = { epoch: 0, seq: 0 };
+  #last = { epoch: 0, seq: 0, name: '' };
   #snapshots = 0;
   #resets = 0;
   isOver = false;
@@ -62,14 +62,15 @@ export class EventReader {
     return faults;
   }
 
-  #checkOrder({ type, epoch, seq }: TaskEvent): void {
-    const { epoch: lastEpoch, seq: lastSeq } = this.#last;
+  #checkOrder(event: TaskEvent): void {
+    const { type, epoch, seq } = event;
+    const { epoch: lastEpoch, seq: lastSeq, name } = this.#last;
     const isBehind = epoch < lastEpoch || (epoch === lastEpoch && seq < lastSeq);
     // A snapshot carries the number of what it stands for; of several only the last moves on.
     const isAgain = epoch === lastEpoch && seq === lastSeq && type !== 'call_snapshot';
     if (type !== 'reset' && (isBehind || isAgain))
-      this.#faults.push(`${type} ${epoch}-${seq} came after ${lastEpoch}-${lastSeq}`);
-    this.#last = { epoch, seq };
+      this.#faults.push(`${nameOf(event)} ${epoch}-${seq} came after ${name} ${lastEpoch}-${lastSeq}`);
+    this.#last = { epoch, seq, name: nameOf(event) };
   }
 
   #forget(): void {
