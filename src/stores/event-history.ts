@@ -46,11 +46,13 @@ export async function readHistory(
     .sort((left, right) => left.seq - right.seq);
 }
 
+/** Of the present run alone: the last numbers of a run before may reach their rows after its successor's beginning was looked up. */
 async function numberedRows(postgres: Postgres, taskId: string, afterSeq: number): Promise<Row[]> {
   const all: Row[] = [];
   for (;;) {
     const { rows } = await postgres.query<Row>(
-      'select id, type, at, body, seq, epoch from events where task_id = $1 and seq > $2 order by seq limit $3',
+      `select id, type, at, body, seq, epoch from events where task_id = $1 and seq > $2
+         and run_id = (select run_id from tasks where task_id = $1) order by seq limit $3`,
       [taskId, Number(all.at(-1)?.seq ?? afterSeq), PAGE],
     );
     all.push(...rows);

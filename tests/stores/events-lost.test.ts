@@ -170,6 +170,20 @@ describe('another run of a task', () => {
     expect(await test.stores.events.origin(task.taskId)).toEqual({ runId: 'run-2', seq: 2 });
   });
 
+  it('is not told the end of the run before, whose number comes late', async () => {
+    const task = await begin();
+    await test.stores.events.append(task, [step('old'), END]);
+    const next = await begin('run-2', task.taskId);
+    const { seq: afterSeq } = await test.stores.events.origin(task.taskId);
+    expect(afterSeq).toBe(0);
+    await persist();
+    const told = () => test.stores.events.history(task.taskId, { afterSeq, standing: undefined });
+    expect(await told()).toEqual([]);
+    await test.stores.events.append(next, [step('new')]);
+    await persist();
+    expect((await told()).map(({ seq, stepId }) => [seq, stepId])).toEqual([[3, 'new']]);
+  });
+
   it('settles what the run before could not publish itself any more', async () => {
     const task = await begin();
     await test.stores.events.append(task, [step('old')]);
