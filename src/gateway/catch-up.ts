@@ -61,7 +61,8 @@ async function look(stores: CatchUpStores, taskId: string, cursor: Cursor | unde
   const isHonoured =
     cursor === undefined ||
     (standing === undefined ? isKept(last, origin, cursor) : isOf(standing, origin, cursor));
-  const first = standing?.ring[0]?.seq ?? Number.POSITIVE_INFINITY;
+  // Postgres was asked after Redis, and may know more by now: that comes by the live feed, and would be told twice.
+  const first = standing?.ring[0]?.seq ?? (standing?.seq ?? Number.POSITIVE_INFINITY) + 1;
   const from = isHonoured ? (cursor?.seq ?? origin) : origin;
   return {
     origin,

@@ -8,7 +8,11 @@ import { eventually } from '../support/eventually.ts';
 import type { TestStores } from '../support/stores.ts';
 
 /** A task of one run. Nothing is written before `begin`. */
-export function createStoredTask({ stores, postgres }: TestStores, taskId: string, runId = 'run-1') {
+export function createStoredTask(
+  { stores, postgres }: Pick<TestStores, 'stores' | 'postgres'>,
+  taskId: string,
+  runId = 'run-1',
+) {
   const task = { taskId, runId, tenantId: 'default' };
   const parsed = parseTaskInput({ userId: 'u1', query: 'hello' });
   if (parsed.kind === 'invalid') throw new Error('the sample input is invalid');
@@ -57,6 +61,10 @@ export function createStoredTask({ stores, postgres }: TestStores, taskId: strin
         text,
       });
     },
+    /** A piece of text that never reaches Redis. */
+    loseDelta: () => {
+      k += 1;
+    },
     /** Stores the answer as settling does, and publishes the milestone. */
     async completeCall(text: string, attempt = 1) {
       const attemptKey = `${callKey}#0.1.${attempt}.0`;
@@ -72,6 +80,7 @@ export function createStoredTask({ stores, postgres }: TestStores, taskId: strin
           stepId: 'answer',
           callKey,
           attempt: attemptKey,
+          data: { textBytes: Buffer.byteLength(text) },
         },
       ]);
     },

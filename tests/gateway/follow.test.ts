@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { FollowOptions } from '../../src/gateway/follow.ts';
 import type { TaskEvent } from '../../src/task/event.ts';
 import { eventually } from '../support/eventually.ts';
-import { openTestStores, type TestStores } from '../support/stores.ts';
+import { openTestStores, storesOn, type TestStores } from '../support/stores.ts';
 import { createStoredTask, followEvents, followStoresOf, textOf, typesOf } from './events.ts';
 
 const RING = 8;
@@ -162,30 +162,103 @@ describe('a reader from the beginning', () => {
     expectInOrder(events);
   });
 
-  test('waits for numbers that are visible in Redis and not yet written back', async () => {
+  test('has every milestone while no persister has brought the numbers to their rows', async () => {
+    await using lagging = await openTestStores({
+      persists: false,
+      events: { ringCapacity: RING, onPublished: () => undefined },
+    });
+    const task = createStoredTask(lagging, 'lagging');
+    await task.begin();
+    await task.startCall();
+    const text = await stream(task, 12);
+    await task.completeCall(text);
+    await task.end();
+    const { rows } = await lagging.postgres.query('select id from events where seq is not null');
+    expect(rows).toEqual([]);
+    const events: TaskEvent[] = [];
+    const signal = AbortSignal.timeout(20_000);
+    for await (const event of followEvents(followStoresOf(lagging), 'lagging', { signal }))
+      events.push(event);
+    // The ring of eight has neither of the first three.
+    expect(typesOf(events.filter(({ type }) => type !== 'call_delta'))).toBe(
+      'task_started step_started call_started call_snapshot call_completed task_completed stream_end',
+    );
+    expect(textOf(events)).toBe(text);
+    expectInOrder(events);
+  });
+
+  test('gets the text of a running call whose deltas are kept out of the ring', async () => {
+    const stores = storesOn(servers, {
+      events: { ringCapacity: RING, keepsDeltas: () => false, onPublished: () => undefined },
+    });
+    const task = createStoredTask({ stores, postgres: servers.postgres }, `task-${randomUUID()}`);
+    await task.begin();
+    await task.startCall();
+    const first = await stream(task, 3);
+    const reader = startReading(task.taskId);
+    await reader.until((events) => textOf(events) === first);
+    expect(typesOf(reader.events)).toBe('task_started step_started call_started call_snapshot');
+    expect(reader.events.at(-1)).toMatchObject({ seq: 6 });
+    const second = await stream(task, 3, 3);
+    await reader.until((events) => textOf(events) === first + second);
+    await task.completeCall(first + second);
+    await task.end();
+    await reader.done;
+    expect(textOf(reader.events)).toBe(first + second);
+    expectInOrder(reader.events);
+    expect(textOf(await readAll(task.taskId))).toBe(first + second);
+    // In the middle of the call, of which nothing is in the ring.
+    expect(typesOf(await readAll(task.taskId, { after: { epoch: 1, seq: 4 } }))).toBe(
+      'call_snapshot call_completed task_completed stream_end',
+    );
+  });
+});
+
+describe('text that never came to Redis', () => {
+  const LOST =
+    'task_started step_started call_started call_delta call_snapshot call_completed task_completed';
+
+  test('comes whole before its call is complete, live and to those who come later', async () => {
+    const task = newTask();
+    await task.begin();
+    const reader = startReading(task.taskId);
+    await reader.until((events) => events.length === 2);
+    await task.startCall();
+    await task.delta('one ');
+    task.loseDelta();
+    await task.completeCall('one two ');
+    await task.end();
+    await reader.done;
+    expect(textOf(reader.events)).toBe('one two ');
+    expect(typesOf(reader.events)).toBe(`${LOST} stream_end`);
+    expect(reader.events.every((event) => !('textLost' in event))).toBe(true);
+    const late = await readAll(task.taskId);
+    expect(typesOf(late)).toBe(`${LOST} stream_end`);
+    expect(late.every((event) => !('textLost' in event))).toBe(true);
+    // The snapshot carries the number before the call's end, and moves nobody.
+    expect(typesOf(await readAll(task.taskId, { after: { epoch: 1, seq: 4 } }))).toBe(
+      'call_snapshot call_completed task_completed stream_end',
+    );
+    expect(typesOf(await readAll(task.taskId, { after: { epoch: 1, seq: 5 } }))).toBe(
+      'task_completed stream_end',
+    );
+    await removeFromRedis(task);
+    expect(textOf(await readAll(task.taskId))).toBe('one two ');
+  });
+
+  test('comes from the stored answer where not a single piece had a number', async () => {
     const task = newTask();
     await task.begin();
     await task.startCall();
-    await stream(task, 12);
-    const { rows } = await servers.postgres.query<{ id: string; seq: bigint; epoch: number }>(
-      "update events e set seq = null, epoch = null from events old where old.task_id = e.task_id and old.id = e.id and e.task_id = $1 and e.type = 'call_started' returning e.id, old.seq, old.epoch",
-      [task.taskId],
+    task.loseDelta();
+    await task.completeCall('never seen');
+    await task.end();
+    await removeFromRedis(task);
+    const events = await readAll(task.taskId);
+    expect(typesOf(events)).toBe(
+      'task_started step_started call_started call_snapshot call_completed task_completed stream_end',
     );
-    const row = rows[0];
-    if (row === undefined) throw new Error('the event has no row');
-    const reader = startReading(task.taskId);
-    // As many looks as it takes to tell whether it waits: the first one would have told the events without the missing one.
-    await servers.stores.events.standing(task.taskId, 0);
-    expect(reader.events).toEqual([]);
-    await servers.postgres.query('update events set seq = $3, epoch = $4 where task_id = $1 and id = $2', [
-      task.taskId,
-      row.id,
-      row.seq,
-      row.epoch,
-    ]);
-    await reader.until((events) => events.length > 0);
-    expect(typesOf(reader.events.slice(0, 4))).toBe('task_started step_started call_started call_snapshot');
-    await reader.stop();
+    expect(textOf(events)).toBe('never seen');
   });
 });
 

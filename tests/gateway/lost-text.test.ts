@@ -80,6 +80,29 @@ test('a call whose step has ended takes no later numbers', () => {
   expect(places(known)).toEqual(['a.1 1-3', 'b.1 5-8 x']);
 });
 
+test('deltas that are missing in the midst of the ring, and behind all that is known, are told by the last gap', () => {
+  const known = events(
+    '1 call_started a.1',
+    '2 call_delta a.1 x',
+    '5 call_delta a.1 y',
+    '6 budget_threshold',
+  );
+  expect(places(known)).toEqual(['a.1 2-4 y']);
+  expect(places(known, 0, 1, 9)).toEqual(['a.1 6-9']);
+  expect(places(known, 9, 1, 9)).toEqual([]);
+});
+
+test('a complete call whose pieces are fewer than its text is told whole', () => {
+  const complete = (...lines: string[]) =>
+    events('1 call_started a.1', ...lines).map((event) =>
+      event.type === 'call_completed' ? { ...event, data: { textBytes: 3 } } : event,
+    );
+  expect(places(complete('2 call_delta a.1 ab', '3 call_completed a.1'))).toEqual(['a.1 2-2']);
+  expect(places(complete('2 call_delta a.1 abc', '3 call_completed a.1'))).toEqual([]);
+  expect(places(complete('2 call_completed a.1'))).toEqual(['a.1 1-1']);
+  expect(places(complete('2 call_completed a.1'), 2)).toEqual([]);
+});
+
 test('an answer that was streamed across epochs is told whole before it is complete', () => {
   const known = events('1@1 call_started a.1', '2@2 call_delta a.1 tail', '3@2 call_completed a.1');
   expect(places(known, 0, 2)).toEqual(['a.1 2-2']);

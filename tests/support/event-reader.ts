@@ -13,6 +13,8 @@ export type WholeStory = {
   readonly answers: ReadonlyMap<string, string>;
 };
 
+const RECENT = 30;
+
 type Shown = { readonly attempt: string; text: string };
 
 export class EventReader {
@@ -21,7 +23,9 @@ export class EventReader {
   #texts = new Map<string, Shown>();
   /** Texts as they were when their call was said to be complete. */
   #completed = new Map<string, string>();
-  #last = { epoch: 0, seq: 0, name: '' };
+  #last = { epoch: 0, seq: 0 };
+  /** The last that it was told, deltas left out: what a fault is understood by. */
+  #recent: string[] = [];
   #snapshots = 0;
   #resets = 0;
   isOver = false;
@@ -51,7 +55,10 @@ export class EventReader {
     const faults = [...this.#faults];
     if (!this.isOver) faults.push('it was told no end');
     const at = story.milestones.findIndex((name, index) => name !== this.#milestones[index]);
-    if (at !== -1) faults.push(`milestone ${at + 1} is ${this.#milestones[at]}, not ${story.milestones[at]}`);
+    if (at !== -1)
+      faults.push(
+        `milestone ${at + 1} is ${this.#milestones[at]}, not ${story.milestones[at]}; at last ${this.#recent.join(', ')}`,
+      );
     else if (this.#milestones.length !== story.milestones.length)
       faults.push(`${this.#milestones.length - story.milestones.length} milestones too many`);
     for (const [callKey, answer] of story.answers) {
@@ -64,13 +71,15 @@ export class EventReader {
 
   #checkOrder(event: TaskEvent): void {
     const { type, epoch, seq } = event;
-    const { epoch: lastEpoch, seq: lastSeq, name } = this.#last;
-    const isBehind = epoch < lastEpoch || (epoch === lastEpoch && seq < lastSeq);
+    const last = this.#last;
+    const isBehind = epoch < last.epoch || (epoch === last.epoch && seq < last.seq);
     // A snapshot carries the number of what it stands for; of several only the last moves on.
-    const isAgain = epoch === lastEpoch && seq === lastSeq && type !== 'call_snapshot';
+    const isAgain = epoch === last.epoch && seq === last.seq && type !== 'call_snapshot';
+    const name = `${nameOf(event)} ${epoch}-${seq}`;
     if (type !== 'reset' && (isBehind || isAgain))
-      this.#faults.push(`${nameOf(event)} ${epoch}-${seq} came after ${name} ${lastEpoch}-${lastSeq}`);
-    this.#last = { epoch, seq, name: nameOf(event) };
+      this.#faults.push(`${name} came after ${last.epoch}-${last.seq}; before it ${this.#recent.join(', ')}`);
+    this.#last = { epoch, seq };
+    if (type !== 'call_delta') this.#recent = [...this.#recent, name].slice(-RECENT);
   }
 
   #forget(): void {
