@@ -15,7 +15,7 @@ import {
   write,
   yellow,
 } from './print.ts';
-import { describeSpend, type TaskProgress } from './task-progress.ts';
+import { describeEvent, describeSpend, type TaskProgress } from './task-progress.ts';
 
 export type TaskViewer = {
   /** Something happened to a task that is shown. */
@@ -112,7 +112,7 @@ function createLines(): TaskViewer {
         return;
       }
       flush(progress);
-      line(progress, describeEvent(event, progress));
+      line(progress, describeEvent(event, progress, 160));
     },
     note: say,
     close: () => undefined,
@@ -131,15 +131,4 @@ function cut(text: string): { readonly whole: readonly string[]; readonly rest: 
     if (at > 0) whole.push(rest.slice(0, at));
     rest = rest.slice(at + 1);
   }
-}
-
-function describeEvent(event: TaskEvent, progress: TaskProgress): string {
-  const details = [
-    event.type,
-    event.type === 'call_started' ? progress.model : '',
-    event.type === 'call_completed' ? describeSpend(progress) : '',
-    event.type === 'stream_end' ? progress.phase : '',
-    shorten(event.message ?? '', 160),
-  ];
-  return details.filter((part) => part !== '').join('  ');
 }

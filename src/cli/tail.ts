@@ -7,10 +7,10 @@ import { formatCursor, parseCursor, type TaskEvent } from '../task/event.ts';
 import type { AddressFlags } from './addresses.ts';
 import { openGateway } from './connect.ts';
 import { CliError } from './fault.ts';
-import { dim, isLive, printable, say, shorten, tell, write } from './print.ts';
+import { dim, isLive, printable, say, tell, write } from './print.ts';
 import {
   advance,
-  describeSpend,
+  describeEvent,
   isAnswered,
   newProgress,
   type TaskProgress,
@@ -113,7 +113,7 @@ function createTextView(): TailView {
       endLine();
       if (event.type === 'reset') shown.clear();
       if (BEGINS_OR_ENDS_TEXT.has(event.type)) shown.delete(event.callKey ?? '');
-      tell(dim(`· ${describe(event, progress)}`));
+      tell(dim(`· ${describeEvent(event, progress, 200)}`));
     },
   };
 }
@@ -123,14 +123,3 @@ const BEGINS_OR_ENDS_TEXT: ReadonlySet<TaskEvent['type']> = new Set([
   'call_completed',
   'attempt_reset',
 ]);
-
-function describe(event: TaskEvent, progress: TaskProgress): string {
-  const details = [
-    event.type,
-    event.type === 'call_started' ? progress.model : '',
-    event.type === 'call_completed' ? describeSpend(progress) : '',
-    event.type === 'stream_end' ? progress.phase : '',
-    shorten(event.message ?? '', 200),
-  ];
-  return details.filter((part) => part !== '').join('  ');
-}

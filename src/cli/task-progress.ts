@@ -3,6 +3,7 @@
 import type { TaskEvent } from '../task/event.ts';
 import { formatUsd, parseUsd } from '../task/money.ts';
 import type { UsageTotals } from '../task/usage.ts';
+import { shorten } from './print.ts';
 
 export type TaskProgress = {
   taskId: string;
@@ -116,4 +117,16 @@ export function describeSpend({ inputTokens, outputTokens, nanoUsd }: TaskProgre
   return inputTokens + outputTokens === 0
     ? ''
     : `${inputTokens} → ${outputTokens} tokens · $${formatUsd(nanoUsd)}`;
+}
+
+/** One event in a line: its type and what is worth knowing beside it; of its message so many characters at most. */
+export function describeEvent(event: TaskEvent, progress: TaskProgress, messageLength: number): string {
+  const details = [
+    event.type,
+    event.type === 'call_started' ? progress.model : '',
+    event.type === 'call_completed' ? describeSpend(progress) : '',
+    event.type === 'stream_end' ? progress.phase : '',
+    shorten(event.message ?? '', messageLength),
+  ];
+  return details.filter((part) => part !== '').join('  ');
 }

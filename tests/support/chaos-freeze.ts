@@ -18,6 +18,12 @@ export type FreezeReport = Comparison & {
 /** About four seconds of answer, so that a freeze hits it. */
 const SLOW = { firstTokenMs: 200, chunkDelayMs: 100, tokensPerChunk: 2 } as const;
 const TASKS_A_ROUND = 3;
+/** Half of the defaults: a freeze is over sooner, and a worker that is merely slow is not taken for dead. */
+export const SHORT_LEASES = {
+  WEIR_CALL_HEARTBEAT_TIMEOUT: '5s',
+  WEIR_CALL_LEASE: '5s',
+  WEIR_CALL_LEASE_RENEWAL: '1s',
+} as const;
 const PATIENCE_MS = 120_000;
 
 /** Two workers, each with a provider to itself; in each round the busier one is frozen until the other has answered its calls. */
