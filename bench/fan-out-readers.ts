@@ -16,8 +16,8 @@ export type ReadersOrder =
 export type ReadersProgress = {
   /** That a sampled reader got, on average. */
   readonly events: number;
-  /** All readers have got as many bytes. */
-  readonly isEven: boolean;
+  /** Over all readers. */
+  readonly bytes: number;
 };
 
 export type ReadersReport = {
@@ -77,10 +77,9 @@ async function obey(order: ReadersOrder): Promise<void> {
 }
 
 function progress(): ReadersProgress {
-  const first = readers[0]?.bytes;
   return {
     events: sampled.events / Math.max(1, sampled.readers),
-    isEven: readers.every(({ bytes }) => bytes === first),
+    bytes: readers.reduce((sum, { bytes }) => sum + bytes, 0),
   };
 }
 

@@ -45,6 +45,10 @@ const WINDOW = { each: 100, gathered: 4_000 } as const;
 const NO_BOUND = 1_073_741_824;
 const BACKLOG_MB = 262_144 / 1_048_576;
 const RSS_EVERY_MS = 1_000;
+/** No reader gets anything for so long: nothing is under way. */
+const QUIET_MS = 100;
+/** Then it is too late. */
+const LATEST_MS = 30_000;
 
 type Call = Awaited<ReturnType<StreamedTask['startCall']>>;
 
@@ -75,13 +79,22 @@ async function progressOf(readers: Child<ReadersOrder>): Promise<ReadersProgress
   return (await readers.ask({ kind: 'progress' })) as ReadersProgress; // what they answer to this
 }
 
-/** Waits until every event was read that was published since the last report. */
-async function untilRead({ readers }: Stage, published: number): Promise<void> {
-  for (;;) {
-    const { events, isEven } = await progressOf(readers);
-    if (events >= published && isEven) return;
+/**
+ * Waits until the sampled readers have so many events and nothing comes to anybody any more, and tells since when. Bounded: a reader that
+ * lost something never has all, and the table says so.
+ */
+async function untilRead({ readers }: Stage, published: number): Promise<number> {
+  const until = performance.now() + LATEST_MS;
+  let before = -1;
+  let since = performance.now();
+  while (performance.now() < until) {
+    const { events, bytes } = await progressOf(readers);
+    if (bytes !== before) since = performance.now();
+    else if (events >= published && performance.now() - since >= QUIET_MS) break;
+    before = bytes;
     await sleep(5);
   }
+  return since;
 }
 
 /** What the readers got and the gateway spent while `publish` ran, and until all of it was read. */
@@ -95,8 +108,7 @@ async function measure(stage: Stage, call: Call, publish: () => Promise<void>): 
   await publish();
   const rssMb = await watching.stop();
   const published = call.published() - publishedBefore;
-  await untilRead(stage, published);
-  const ms = performance.now() - startedAt;
+  const ms = (await untilRead(stage, published)) - startedAt;
   const [after, got] = [await gateway.cost(), await report()];
   const sorted = [...got.latencies].sort((a, b) => a - b);
   const at = (share: number) =>
@@ -167,16 +179,21 @@ function rowOf(name: string, figures: Figures): string[] {
   ];
 }
 
-/** All readers at one even rate, with events of so many bytes. They find a full ring; the first second is not measured. */
-async function openEven({ gateway, readers }: Stage, task: StreamedTask, bytes: number) {
+/** Opens all readers; the first second is not measured: they are told what was before, each in pieces of its own, until they are live. */
+async function openLive(stage: Stage, task: StreamedTask, call: Call): Promise<void> {
+  await stage.readers.ask({ kind: 'open', path: task.path, readers: READERS, samples: SAMPLES });
+  await publishEvenly(publisherOf(call, SMALL_BYTES), { seconds: 1, perSecond: PER_SECOND });
+  await untilRead(stage, PER_SECOND);
+}
+
+/** All readers at one even rate, with events of so many bytes. They find a full ring. */
+async function openEven(stage: Stage, task: StreamedTask, bytes: number) {
   const call = await task.startCall('answer');
   for (let count = 0; count < RING; count += 1) await call.publish('x'.repeat(bytes));
-  await readers.ask({ kind: 'open', path: task.path, readers: READERS, samples: SAMPLES });
+  await openLive(stage, task, call);
   const publish = publisherOf(call, bytes);
-  const even = (seconds: number) => publishEvenly(publish, { seconds, perSecond: PER_SECOND });
-  await even(1);
-  await untilRead({ gateway, readers }, PER_SECOND);
-  return (seconds: number) => measure({ gateway, readers }, call, () => even(seconds));
+  return (seconds: number) =>
+    measure(stage, call, () => publishEvenly(publish, { seconds, perSecond: PER_SECOND }));
 }
 
 /** 1,000 readers at an even rate; then the same with larger events, alone and beside readers that never read. */
@@ -224,11 +241,12 @@ async function saturated(servers: Servers): Promise<void> {
       // No reader is to be closed: all are as slow as the machine.
       await using gateway = await startGateway(servers, bench.name, { coalesceMs, backlogBytes: NO_BOUND });
       await using readers = await startChild<ReadersOrder>('./fan-out-readers.ts', gateway.port);
+      const stage = { gateway, readers };
       const task = await startTask(bench, `saturated-${coalesceMs}-${round}`);
       const call = await task.startCall('answer');
-      await readers.ask({ kind: 'open', path: task.path, readers: READERS, samples: SAMPLES });
+      await openLive(stage, task, call);
       const window = coalesceMs === 0 ? WINDOW.each : WINDOW.gathered;
-      const figures = await measure({ gateway, readers }, call, () => publishAsRead(readers, call, window));
+      const figures = await measure(stage, call, () => publishAsRead(readers, call, window));
       (coalesceMs === 0 ? each : gathered).push(figures);
     }
   const rate = (figures: readonly Figures[]) => median(figures.map((one) => one.deliveries));
