@@ -3,10 +3,10 @@
 
 import type { Standing } from '../stores/events.ts';
 import type { Ledger } from '../stores/ledger.ts';
-import type { Cursor, TaskEvent } from '../task/event.ts';
+import { type Cursor, formatCursor, type TaskEvent } from '../task/event.ts';
 import { EventBatch } from './event-batch.ts';
 import { brokenCalls, findLostTexts, type LostText } from './lost-text.ts';
-import type { Presents } from './presents.ts';
+import type { Present, Presents } from './presents.ts';
 
 export type CatchUpStores = {
   readonly presents: Presents;
@@ -32,8 +32,20 @@ export async function catchUp(
   taskId: string,
   cursor: Cursor | undefined,
 ): Promise<CaughtUp> {
-  return tell(stores, taskId, cursor, await look(stores, taskId, cursor));
+  const present = await stores.presents.of(taskId);
+  const from = cursor === undefined ? '' : formatCursor(cursor);
+  const known = caughtUp.get(present) ?? new Map<string, Promise<CaughtUp>>();
+  caughtUp.set(present, known);
+  let caught = known.get(from);
+  if (caught === undefined) {
+    caught = look(present, cursor).then((view) => tell(stores, taskId, cursor, view));
+    known.set(from, caught);
+  }
+  return caught;
 }
+
+/** Readers that come together from one place are told the same objects: what a wire makes of them is made once. */
+const caughtUp = new WeakMap<Present, Map<string, Promise<CaughtUp>>>();
 
 type View = {
   readonly origin: number;
@@ -47,8 +59,7 @@ type View = {
   readonly ring: readonly TaskEvent[];
 };
 
-async function look(stores: CatchUpStores, taskId: string, cursor: Cursor | undefined): Promise<View> {
-  const { origin, standing, history } = await stores.presents.of(taskId);
+async function look({ origin, standing, history }: Present, cursor: Cursor | undefined): Promise<View> {
   if (standing !== undefined && (cursor === undefined || isOf(standing, origin, cursor))) {
     const from = cursor?.seq ?? origin;
     const ring = standing.ring.filter((event) => event.seq > from);

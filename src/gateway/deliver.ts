@@ -11,6 +11,8 @@ import type { OpenStreams } from './open-streams.ts';
 export type Outlet = {
   /** False when the connection has enough for now. */
   readonly write: (batch: EventBatch) => boolean;
+  /** It has enough, and has not emitted `drain` yet. */
+  readonly isFull: () => boolean;
   /** What emits `drain` then. */
   readonly emitter: () => Writable;
   /** Bytes that were written and the system has not taken yet. */
@@ -32,6 +34,8 @@ export type StreamReader = {
   readonly signal: AbortSignal;
   /** Bytes that were written and the system has not taken yet. */
   readonly unsent: () => number;
+  /** Writes a batch at once, where the connection has room and everything before it is written; else false, and it must be yielded. */
+  readonly accept: (batch: EventBatch) => boolean;
   /** It stays too far behind, and is waiting for its connection. */
   readonly onSlow: () => void;
 };
@@ -49,7 +53,12 @@ export async function deliver(outlet: Outlet, { gone, streams, events }: Deliver
   const signal = AbortSignal.any([gone, streams.closing]);
   // A connection that takes nothing would never say so by itself.
   const drained = AbortSignal.any([signal, slow.signal]);
-  const reader = { signal, unsent: outlet.unsent, onSlow: () => slow.abort() };
+  const accept = (batch: EventBatch) => {
+    if (outlet.isFull()) return false;
+    outlet.write(batch);
+    return true;
+  };
+  const reader = { signal, unsent: outlet.unsent, accept, onSlow: () => slow.abort() };
   try {
     for await (const batch of events(reader))
       if (!outlet.write(batch)) await once(outlet.emitter(), 'drain', { signal: drained });

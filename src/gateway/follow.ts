@@ -6,9 +6,11 @@ import type { LiveFeed } from '../stores/live-feed.ts';
 import type { LiveBatch, LiveSubscription } from '../stores/live-subscription.ts';
 import type { Cursor, EventType, TaskEvent } from '../task/event.ts';
 import { type CatchUpStores, catchUp, lackingText, withAnswers } from './catch-up.ts';
-import { EventBatch, toEventBatch, toFilter, toPieces } from './event-batch.ts';
+import { EventBatch, type TypeFilter, toEventBatch, toFilter, toPieces } from './event-batch.ts';
 
-export type FollowStores = CatchUpStores & { readonly liveFeed: Pick<LiveFeed, 'subscribe' | 'opened'> };
+export type FollowStores = CatchUpStores & {
+  readonly liveFeed: Pick<LiveFeed, 'subscribe' | 'opened' | 'recent'>;
+};
 
 export type FollowOptions = {
   /** The last event the reader has; absent: from the beginning. */
@@ -19,6 +21,8 @@ export type FollowOptions = {
   readonly signal: AbortSignal;
   /** Bytes that were taken and are not sent yet: they count towards what a reader may stay behind. */
   readonly unsent?: () => number;
+  /** Takes a batch at once, past the generator, which is waiting for one; false: it is yielded. */
+  readonly accept?: (batch: EventBatch) => boolean;
   /** The reader stays too far behind, while it waits for its connection to take what it has. */
   readonly onSlow?: () => void;
   /** How a task ended that leaves no events: asked while nothing has come. */
@@ -49,10 +53,13 @@ export async function* follow(
   options: FollowOptions,
 ): AsyncGenerator<EventBatch> {
   const { signal } = options;
-  const subscription = stores.liveFeed.subscribe(taskId, options);
+  const filter = toFilter(options.types);
+  const subscription = stores.liveFeed.subscribe(taskId, {
+    ...options,
+    accept: (live) => follower.accept(live, filter),
+  });
   const close = () => subscription.close();
   signal.addEventListener('abort', close, { once: true });
-  const filter = toFilter(options.types);
   const follower = new Follower(stores, taskId, { ...options, subscription });
   try {
     for (;;) {
@@ -118,9 +125,25 @@ class Follower {
     }
   }
 
+  /** From what this process has just handed to others, where that reaches back far enough. */
+  #takeRecent(): boolean {
+    if (this.#told === undefined) return false;
+    this.#options.subscription.begin();
+    const recent = this.#stores.liveFeed.recent(this.#taskId, this.#told);
+    // A whole answer has to be read from a store.
+    if (recent === undefined || lackingText(recent.events, this.#broken).length > 0) return false;
+    this.#pieces = toPieces(recent.events);
+    this.#isOver = recent.events.at(-1)?.type === 'stream_end';
+    this.#told = recent.at;
+    this.#joinAt = recent.at;
+    this.#isLive = true;
+    return true;
+  }
+
   async #catchUp(): Promise<void> {
     const { signal, subscription } = this.#options;
     signal.throwIfAborted();
+    if (this.#takeRecent()) return;
     // What does not join on and is not news either (leftovers of a run before) must not become a busy loop.
     this.#idleRounds += 1;
     if (this.#idleRounds > 2) await pause(AGAIN_MS, signal);
@@ -139,6 +162,19 @@ class Follower {
     if (status === undefined) return;
     this.#pieces = [new EventBatch([silentEnd(this.#taskId, status)])];
     this.#isOver = true;
+  }
+
+  /** Hands a batch on at once, where nothing has to be read for it and nothing ends with it. */
+  accept(live: LiveBatch, filter: TypeFilter | undefined): boolean {
+    const { accept } = this.#options;
+    if (accept === undefined || live.events.at(-1)?.type === 'stream_end') return false;
+    const batch = toEventBatch(live);
+    if (lackingText(batch.events, this.#broken).length > 0) return false;
+    const wanted = batch.select(filter);
+    if (wanted.events.length > 0 && !accept(wanted)) return false;
+    this.#idleRounds = 0;
+    this.#told = { epoch: live.epoch, seq: live.last };
+    return true;
   }
 
   #given(live: LiveBatch): EventBatch | Promise<EventBatch> {

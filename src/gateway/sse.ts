@@ -61,6 +61,7 @@ function toOutlet(raw: ServerResponse): Outlet {
       if (raw.socket === null) return raw.write(batch.encode(encodePlain));
       return raw.socket.write(batch.encode(encoding));
     },
+    isFull: () => (raw.socket ?? raw).writableNeedDrain,
     emitter: () => raw.socket ?? raw,
     unsent: () => raw.socket?.writableLength ?? raw.writableLength,
     sent: () => (raw.socket === null ? 0 : raw.socket.bytesWritten - raw.socket.writableLength),

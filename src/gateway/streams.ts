@@ -110,6 +110,7 @@ function registerSubmitAndStream(app: App, parts: RouteParts): void {
 
 /** Whether nothing can come after this position. While a store is away nobody knows: then the stream is opened and waits. */
 async function hasAll(parts: RouteParts, taskId: string, after: Cursor): Promise<boolean> {
+  if (parts.stores.liveFeed.recent(taskId, after) !== undefined) return false;
   try {
     const head = await parts.stores.events.head(taskId);
     if (head !== undefined && !head.ended) return false;

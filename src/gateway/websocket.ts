@@ -106,6 +106,7 @@ function toOutlet(peer: WebSocket, socket: Socket): Outlet {
   });
   return {
     write: (batch) => peer.readyState !== peer.OPEN || socket.write(batch.encode(encodeMessages)),
+    isFull: () => socket.writableNeedDrain,
     emitter: () => socket,
     unsent: () => socket.writableLength,
     sent: () => socket.bytesWritten - socket.writableLength,

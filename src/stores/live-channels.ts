@@ -1,8 +1,9 @@
 // Who follows which task in this process, and the gathering of what comes for them: a task's events of 50 ms make one batch for all its
 // readers, the first after a rest goes at once. It reads nothing itself.
 
-import type { TaskEvent } from '../task/event.ts';
+import type { Cursor, TaskEvent } from '../task/event.ts';
 import { EVENT_SHARDS, eventShardOf } from './keys.ts';
+import { type HistoryRoom, LiveHistory, type Recent } from './live-history.ts';
 import { type LiveBatch, LiveSubscription, type SubscriptionOptions } from './live-subscription.ts';
 
 /** One entry of a shard's live feed. `events` reads it, which nobody does for a task without a reader. */
@@ -19,6 +20,7 @@ type Gathered = { epoch: number; first: number; events: TaskEvent[]; bytes: numb
 type Channel = {
   readonly taskId: string;
   readonly subscriptions: Set<LiveSubscription>;
+  readonly history: LiveHistory;
   gathered: Gathered | undefined;
   flushedAt: number;
 };
@@ -32,6 +34,8 @@ export type ChannelOptions = {
 
 /** What is gathered beyond this goes on at once. */
 const MAX_GATHERED_BYTES = 65_536;
+/** Between two looks at the channels that wait: with thousands of them each look costs something. */
+const MIN_WAIT_MS = 5;
 
 export class LiveChannels {
   readonly #options: ChannelOptions;
@@ -40,6 +44,7 @@ export class LiveChannels {
   readonly #waiting = new Set<Channel>();
   /** Channels that got something since `settle`. */
   readonly #touched = new Set<Channel>();
+  readonly #room: HistoryRoom = { bytes: 0 };
   #timer: NodeJS.Timeout | undefined;
   #size = 0;
 
@@ -59,24 +64,34 @@ export class LiveChannels {
       channel = {
         taskId,
         subscriptions: new Set(),
+        history: new LiveHistory(this.#room),
         gathered: undefined,
         flushedAt: Number.NEGATIVE_INFINITY,
       };
       channels.set(taskId, channel);
     }
-    const { subscriptions } = channel;
+    const { subscriptions, history } = channel;
     const subscription = new LiveSubscription({
       ...options,
       onClose: () => {
         if (!subscriptions.delete(subscription)) return;
         this.#size -= 1;
-        if (subscriptions.size === 0) channels.delete(taskId);
+        if (subscriptions.size === 0) {
+          channels.delete(taskId);
+          channel.gathered = undefined;
+          history.clear();
+        }
         options.onClose();
       },
     });
     subscriptions.add(subscription);
     this.#size += 1;
     return subscription;
+  }
+
+  /** What was handed to readers of a task after a position, while one of them is still there. */
+  recent(taskId: string, at: Cursor): Recent | undefined {
+    return this.#of(taskId).get(taskId)?.history.after(at);
   }
 
   /** Hands an entry to the readers of its task, now or with what comes next. `settle` follows after the last one of a read. */
@@ -89,7 +104,7 @@ export class LiveChannels {
     } catch (error) {
       // Its readers find the same in the ring, and say what is wrong there.
       this.#options.onFault(entry.taskId, error);
-      for (const subscription of channel.subscriptions) subscription.fail('lost');
+      this.#lose(channel);
       return;
     }
     if (events.length === 0) return;
@@ -123,18 +138,13 @@ export class LiveChannels {
       else this.#waiting.add(channel);
     }
     this.#touched.clear();
-    // One timer for all: no channel is sent on twice within its time, and none waits longer.
-    if (this.#waiting.size > 0)
-      this.#timer ??= setTimeout(() => this.#flushWaiting(), this.#options.coalesceMs);
+    this.#await();
   }
 
   /** Tells the readers of a shard, or of all, that something is missing. */
   lose(shard?: number): void {
     for (const channels of shard === undefined ? this.#shards : this.#shards.slice(shard, shard + 1))
-      for (const channel of channels.values()) {
-        channel.gathered = undefined;
-        for (const subscription of channel.subscriptions) subscription.fail('lost');
-      }
+      for (const channel of channels.values()) this.#lose(channel);
   }
 
   /** Ends all subscriptions. */
@@ -151,11 +161,27 @@ export class LiveChannels {
     return channels;
   }
 
+  #lose(channel: Channel): void {
+    channel.gathered = undefined;
+    channel.history.clear();
+    for (const subscription of channel.subscriptions) subscription.fail('lost');
+  }
+
+  /** One timer for all channels that wait: no channel is sent on twice within its time, and none waits much longer. */
+  #await(): void {
+    if (this.#waiting.size === 0 || this.#timer !== undefined) return;
+    const now = performance.now();
+    let left = this.#options.coalesceMs;
+    for (const { flushedAt } of this.#waiting)
+      left = Math.min(left, flushedAt + this.#options.coalesceMs - now);
+    this.#timer = setTimeout(() => this.#flushWaiting(), Math.max(left, MIN_WAIT_MS));
+  }
+
   #flushWaiting(): void {
     this.#timer = undefined;
-    const due = [...this.#waiting];
-    this.#waiting.clear();
-    for (const channel of due) this.#flush(channel);
+    const before = performance.now() - this.#options.coalesceMs;
+    for (const channel of [...this.#waiting]) if (channel.flushedAt <= before) this.#flush(channel);
+    this.#await();
   }
 
   #flush(channel: Channel): void {
@@ -166,6 +192,7 @@ export class LiveChannels {
     channel.flushedAt = performance.now();
     const { epoch, first, events, bytes } = gathered;
     const batch: LiveBatch = { taskId, epoch, first, last: first + events.length - 1, events, bytes };
+    channel.history.push(batch);
     for (const subscription of channel.subscriptions) subscription.push(batch);
   }
 }

@@ -2,7 +2,9 @@
 // or gone holds up nobody; a Redis that is away is waited for.
 
 import type { Logger } from '../log.ts';
+import type { Cursor } from '../task/event.ts';
 import { LiveChannels } from './live-channels.ts';
+import type { Recent } from './live-history.ts';
 import { LiveReader } from './live-reader.ts';
 import type { LiveSubscription, SubscriptionOptions } from './live-subscription.ts';
 import type { Redis } from './redis.ts';
@@ -46,7 +48,10 @@ export class LiveFeed {
   }
 
   /** Close it. It is lost until its reader calls `begin`, best after `opened`. */
-  subscribe(taskId: string, reader: Pick<SubscriptionOptions, 'unsent' | 'onSlow'> = {}): LiveSubscription {
+  subscribe(
+    taskId: string,
+    reader: Pick<SubscriptionOptions, 'unsent' | 'onSlow' | 'accept'> = {},
+  ): LiveSubscription {
     const { backlogEvents, backlogBytes } = this.#options;
     const onClose = () => {
       if (this.#channels.size === 0) this.#idleSince = performance.now();
@@ -75,6 +80,14 @@ export class LiveFeed {
     });
     await Promise.race([this.#opening.promise, late]);
     clearTimeout(timer);
+  }
+
+  /**
+   * What readers of a task were sent after a position. Somebody must follow the task still; a reader that takes it has begun before, so that
+   * what comes next is kept for it.
+   */
+  recent(taskId: string, at: Cursor): Recent | undefined {
+    return this.#channels.recent(taskId, at);
   }
 
   /** Ends every subscription, then the connection. */

@@ -24,6 +24,11 @@ export type SubscriptionOptions = {
   readonly backlogBytes: number;
   /** Bytes that the reader took and that are not sent yet: they count as well. */
   readonly unsent?: (() => number) | undefined;
+  /**
+   * Takes the next batch at once, while the reader waits for it: that spares it a way through its queue and promises. False: it goes that
+   * way. It must not throw.
+   */
+  readonly accept?: ((batch: LiveBatch) => boolean) | undefined;
   /** The reader is given up: it may be waiting for its connection, and not for the next step. */
   readonly onSlow?: (() => void) | undefined;
   readonly onClose: () => void;
@@ -88,7 +93,7 @@ export class LiveSubscription {
     else {
       this.#at = { epoch: batch.epoch, seq: batch.last };
       if (this.#wake === undefined) this.#keep(joined);
-      else this.#answer(joined);
+      else if (this.#options.accept?.(joined) !== true) this.#answer(joined);
     }
   }
 
