@@ -7,7 +7,7 @@ import { catchUp } from '../../src/gateway/catch-up.ts';
 import type { EventBatch } from '../../src/gateway/event-batch.ts';
 import { follow } from '../../src/gateway/follow.ts';
 import type { LiveSubscription } from '../../src/stores/live-subscription.ts';
-import type { TaskEvent } from '../../src/task/event.ts';
+import type { Cursor, TaskEvent } from '../../src/task/event.ts';
 import { eventually } from '../support/eventually.ts';
 import { openTestStores, type TestStores } from '../support/stores.ts';
 import { createStoredTask, followEvents, followStoresOf, textOf } from './events.ts';
@@ -19,6 +19,28 @@ beforeAll(async () => {
   servers = await openTestStores({ events: { ringCapacity: RING, onPublished: () => undefined } });
 });
 afterAll(() => servers[Symbol.asyncDispose]());
+
+/** What readers need, and the subscriptions that they make of it, with how often each has asked for what comes next. */
+function watchedStores() {
+  const { liveFeed, ...stores } = followStoresOf(servers);
+  const subscriptions: { readonly subscription: LiveSubscription; waits: number }[] = [];
+  const feed: typeof liveFeed = {
+    subscribe: (taskId, reader) => {
+      const subscription = liveFeed.subscribe(taskId, reader);
+      const watched = { subscription, waits: 0 };
+      const next = subscription.next.bind(subscription);
+      subscription.next = (forMs) => {
+        watched.waits += 1;
+        return next(forMs);
+      };
+      subscriptions.push(watched);
+      return subscription;
+    },
+    opened: () => liveFeed.opened(),
+    recent: (taskId, at) => liveFeed.recent(taskId, at),
+  };
+  return { stores: { ...stores, liveFeed: feed }, subscriptions };
+}
 
 const newTask = () => createStoredTask(servers, `task-${randomUUID()}`);
 
@@ -82,6 +104,41 @@ describe('readers of a task that others follow', () => {
   });
 });
 
+describe('a reader that comes back twice before anything is new', () => {
+  test.each([
+    ['alone', false],
+    ['beside another one', true],
+  ])('is told nothing again, %s', async (_, isFollowed) => {
+    const task = newTask();
+    await task.begin();
+    await task.startCall();
+    await task.delta('0 ');
+    const stop = new AbortController();
+    const { stores, subscriptions } = watchedStores();
+    const readAfter = (after: Cursor | undefined, signal = stop.signal) =>
+      followEvents(stores, task.taskId, { after, signal });
+    const other = readAfter(undefined);
+    for (let count = 0; isFollowed && count < 4; count += 1) await other.next();
+    const after = { epoch: 1, seq: 4 };
+    for (let comeback = 0; comeback < 2; comeback += 1) {
+      const leave = new AbortController();
+      const reader = readAfter(after, leave.signal);
+      const next = reader.next();
+      await eventually(() => {
+        if (subscriptions.at(-1)?.waits !== 1) throw new Error('the reader is not live yet');
+      });
+      leave.abort();
+      expect(await next).toEqual({ done: true, value: undefined });
+    }
+    const reader = readAfter(after);
+    const next = reader.next();
+    await task.delta('1 ');
+    expect((await next).value).toMatchObject({ seq: 5, data: { text: '1 ' } });
+    stop.abort();
+    expect((await reader.next()).done).toBe(true);
+  });
+});
+
 describe('a connection with room', () => {
   test('is given batches past the generator, and what it refuses through it, in order', async () => {
     const task = newTask();
@@ -94,21 +151,10 @@ describe('a connection with room', () => {
       taken.push(...batch.events);
       return true;
     };
-    const { liveFeed, ...stores } = followStoresOf(servers);
-    const subscriptions: LiveSubscription[] = [];
-    const feed: typeof liveFeed = {
-      subscribe: (taskId, reader) => {
-        const subscription = liveFeed.subscribe(taskId, reader);
-        subscriptions.push(subscription);
-        return subscription;
-      },
-      opened: () => liveFeed.opened(),
-      recent: (taskId, at) => liveFeed.recent(taskId, at),
-    };
+    const { stores, subscriptions } = watchedStores();
     const options = { signal: AbortSignal.timeout(20_000), accept };
     const read = async () => {
-      for await (const batch of follow({ ...stores, liveFeed: feed }, task.taskId, options))
-        taken.push(...batch.events);
+      for await (const batch of follow(stores, task.taskId, options)) taken.push(...batch.events);
     };
     const done = read();
     await eventually(() => {
@@ -121,7 +167,7 @@ describe('a connection with room', () => {
         if (taken.length < 4 + piece) throw new Error(`${taken.length} events were told`);
       });
       // It goes on from the last event, whichever way that came.
-      for (const subscription of subscriptions) subscription.fail('lost');
+      for (const { subscription } of subscriptions) subscription.fail('lost');
     }
     await task.completeCall('0 1 2 3 4 5 6 7 ');
     await task.end();
