@@ -9,6 +9,6 @@ it('keeps its memory and loses nothing but deltas while Postgres is away for a m
   task.meta.figures = { ...figures, faults: faults.length };
   expect(faults).toEqual([]);
   expect(figures.backlog).toBe(0);
-  // What is kept is at most a batch and the calls under way: no more than a process takes for itself.
-  expect(figures.peakMb).toBeLessThan(figures.peakMbBefore + 100);
+  // What is kept is at most a batch and the calls under way, however long it takes.
+  expect(figures.peakMb).toBeLessThan(figures.peakMbEarly + 50);
 });
