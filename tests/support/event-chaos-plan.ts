@@ -4,7 +4,7 @@
 import type { EventDraft } from '../../src/task/event.ts';
 
 /** Milestones of a call are four: it starts, its step starts, it completes, its step completes. */
-const PIECES = 16;
+const PIECES = 36;
 export const EVENTS_PER_CALL = PIECES + 4;
 
 /** Which attempt of which call of a task; attempts are counted over the whole task. */
