@@ -96,7 +96,7 @@ function eventsOf(task: LoadTask, { deltas, milestones }: Batch, from: number): 
   const attemptKey = `${callKey}#0.1.1.0`;
   const events: NewEvent[] = [];
   for (let k = from; k < from + deltas; k += 1)
-    events.push({ kind: 'delta', delta: { callKey, stepId: 'answer', attemptKey, order: 1, k, text: TEXT } });
+    events.push({ kind: 'delta', delta: { callKey, stepId: 'answer', attemptKey, k, text: TEXT } });
   for (let n = from + deltas; n < from + deltas + milestones; n += 1)
     events.push({
       kind: 'milestone',

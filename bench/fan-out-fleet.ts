@@ -84,7 +84,7 @@ export async function startTask({ stores, postgres }: BenchStores, taskId: strin
         published: () => k,
         publish: (text: string): Promise<boolean> => {
           k += 1;
-          const delta = { callKey, stepId, attemptKey: attempt, order: 1, k: k - 1, text };
+          const delta = { callKey, stepId, attemptKey: attempt, k: k - 1, text };
           return stores.events.publishDelta(task, delta);
         },
         async complete(text: string): Promise<void> {

@@ -2,7 +2,6 @@
 // failed call and no waiting: what Redis does not take in time is dropped and counted, and the reader gets the whole answer at the end.
 
 import type { Attempt } from '../stores/ledger.ts';
-import { attemptOrder } from '../task/keys.ts';
 import { cleanText, utf8Bytes } from '../task/text.ts';
 import { BreakerOpen } from './breaker.ts';
 import type { CallDependencies, CallRequest } from './call.ts';
@@ -32,39 +31,34 @@ const TRIP_BYTES = 262_144;
 const FIRST_RETRY_MS = 50;
 const LONGEST_RETRY_MS = 500;
 
+/** @param begun settles when readers were told that the attempt began, or could not be: its text is to follow that */
 export function createDeltaBatcher(
   parts: DeltaParts,
-  request: Pick<CallRequest, 'task' | 'number'>,
-  attempt: Pick<Attempt, 'attemptKey' | 'callKey' | 'stepId'>,
-  tries: number,
+  { attemptKey, callKey, stepId }: Origin,
+  { task, begun }: { readonly task: CallRequest['task']; readonly begun: Promise<void> },
 ): DeltaBatcher {
-  const { task } = request;
   if (task === undefined) return { push: () => undefined, flush: () => Promise.resolve() };
-  const { attemptKey, callKey, stepId } = attempt;
-  const order = attemptOrder({ ...request.number, try: tries });
-  return new Batcher(parts, task, { attemptKey, callKey, stepId, order });
+  return new Batcher(parts, { attemptKey, callKey, stepId }, { task, begun });
 }
 
 type Task = NonNullable<CallRequest['task']>;
-type Origin = {
-  readonly attemptKey: string;
-  readonly callKey: string;
-  readonly stepId: string;
-  readonly order: number;
-};
+type Origin = Pick<Attempt, 'attemptKey' | 'callKey' | 'stepId'>;
 
 class Batcher implements DeltaBatcher {
   readonly #parts: DeltaParts;
   readonly #task: Task;
   readonly #origin: Origin;
+  /** Undefined once it was waited for. */
+  #begun: Promise<void> | undefined;
   /** Oldest first; the first one's number is `#k`. */
   #waiting: Batch[] = [];
   #k = 0;
   /** So many of those that wait were under way before. */
   #tried = 0;
   #failures = 0;
-  /** How long Redis is left alone after a failure; 0 while it takes what it is given. */
+  /** How long Redis is left alone after a failure; 0 while it takes what it is given. Of that, how long the breaker lets nobody try. */
   #retryMs = 0;
+  #openMs = 0;
   /** The first half of a character whose second half comes with the next piece. */
   #half = '';
   #timer: NodeJS.Timeout | undefined;
@@ -77,10 +71,11 @@ class Batcher implements DeltaBatcher {
   #lost: DropReason | undefined;
   #isClosed = false;
 
-  constructor(parts: DeltaParts, task: Task, origin: Origin) {
+  constructor(parts: DeltaParts, origin: Origin, { task, begun }: { task: Task; begun: Promise<void> }) {
     this.#parts = parts;
     this.#task = task;
     this.#origin = origin;
+    this.#begun = begun;
   }
 
   push(piece: string): void {
@@ -98,6 +93,8 @@ class Batcher implements DeltaBatcher {
     const giveUpAt = performance.now() + this.#parts.settings.deltaFlushMs;
     const leftMs = () => giveUpAt - performance.now();
     if (this.#lost === undefined) this.#take(this.#half);
+    // Redis may be back by now: one try at least.
+    this.#retryMs = this.#openMs;
     while (this.#waiting.length > 0 && this.#retryMs < leftMs()) {
       if (this.#trip === undefined && this.#retryMs > 0) await pause(this.#retryMs);
       await settledWithin(this.#send(), leftMs());
@@ -163,11 +160,15 @@ class Batcher implements DeltaBatcher {
   async #publish(batches: readonly Batch[]): Promise<void> {
     this.#tried = Math.max(this.#tried, batches.length);
     const deltas = batches.map(({ text }, index) => ({ ...this.#origin, k: this.#k + index, text }));
+    // A store that is slow must not cost the text: half of the time stays for it.
+    if (this.#begun !== undefined) await settledWithin(this.#begun, this.#parts.settings.deltaFlushMs / 2);
+    this.#begun = undefined;
     try {
       const shown = await this.#parts.events.publishDeltas(this.#task, deltas);
       if (this.#isClosed) return;
       this.#failures = 0;
       this.#retryMs = 0;
+      this.#openMs = 0;
       const refused = batches.filter((_, index) => shown[index] !== true);
       this.#forget(batches.length);
       if (refused.length === 0) return;
@@ -176,7 +177,8 @@ class Batcher implements DeltaBatcher {
       this.#close('superseded');
     } catch (error) {
       this.#failures += 1;
-      this.#retryMs = Math.max(retryAfter(error), backoff(this.#failures));
+      this.#openMs = retryAfter(error);
+      this.#retryMs = Math.max(this.#openMs, backoff(this.#failures));
       const { attemptKey } = this.#origin;
       this.#parts.log.debug('streamed text not published, tried again', { attempt: attemptKey, error });
     }

@@ -146,13 +146,13 @@ async function attemptOnce(
   { attempt, tries, pressure, sendBy, pass }: Admitted & { readonly tries: number; readonly pass: Pass },
 ): Promise<CallOutcome | 'again'> {
   // Readers are told beside the request, never before it: a slow store must not eat into the lease.
-  const shown = publish(dependencies, request);
+  const begun = publish(dependencies, request);
   const startedAt = performance.now();
-  const watch = await send(dependencies, request, context, { attempt, tries, sendBy });
+  const watch = await send(dependencies, request, context, { attempt, begun, sendBy });
   pass.end(taughtBy(watch.outcome));
   try {
     const settlement = await settle(dependencies, request, context, { attempt, sent: watch.outcome });
-    await shown;
+    await begun;
     await publish(dependencies, request);
     if (settlement === 'fenced') throw new CallAborted('fenced');
   } finally {

@@ -41,12 +41,16 @@ export type Watch = {
   stop(): void;
 };
 
-/** Never rejects for what a provider does. The watch goes on until it is stopped, so that settling is covered by it. */
+/** @param begun see createDeltaBatcher. Never rejects for what a provider does. The watch goes on until it is stopped, so that settling is covered by it. */
 export async function send(
   dependencies: CallDependencies,
   request: CallRequest,
   context: CallContext,
-  { attempt, tries, sendBy }: { readonly attempt: Attempt; readonly tries: number; readonly sendBy: number },
+  {
+    attempt,
+    begun,
+    sendBy,
+  }: { readonly attempt: Attempt; readonly begun: Promise<void>; readonly sendBy: number },
 ): Promise<Watch> {
   let text = '';
   let heard: string | undefined;
@@ -54,7 +58,7 @@ export async function send(
   const lease = keepLease(dependencies, attempt, outputTokens);
   const { stop } = lease;
   const limits = startLimits(dependencies.settings);
-  const deltas = createDeltaBatcher(dependencies, request, attempt, tries);
+  const deltas = createDeltaBatcher(dependencies, attempt, { task: request.task, begun });
   const cancellation = followCancellation(context, dependencies.settings.drainCapMs, () => {
     heard = text;
   });

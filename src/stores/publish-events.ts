@@ -2,6 +2,7 @@
 // not written to Postgres here: the log feed carries them to the persister.
 
 import type { EventType } from '../task/event.ts';
+import { attemptOrder } from '../task/keys.ts';
 import { cleanText } from '../task/text.ts';
 import { createEpochs, TTL_AFTER_END_MS, TTL_MS } from './event-epoch.ts';
 import { eventFunctions } from './event-functions.ts';
@@ -21,12 +22,11 @@ export type EventOptions = {
   readonly onPublished: (type: EventType) => void;
 };
 
-/** A piece of streamed text. `k` counts the batches of one attempt from 0, `order` says which attempt of the call is newer. */
+/** A piece of streamed text. `k` counts the batches of one attempt from 0; its key says which attempt of the call is newer. */
 export type Delta = {
   readonly callKey: string;
   readonly stepId: string;
   readonly attemptKey: string;
-  readonly order: number;
   readonly k: number;
   readonly text: string;
 };
@@ -159,13 +159,28 @@ function packPart(packing: Packing, events: readonly NewEvent[], at: number): vo
   for (const { milestone } of events.slice(at, at + Math.max(1, plain)) as readonly MilestoneEvent[])
     packMilestone(packing, milestone);
   if (plain > 0) return;
-  const call = callOf(event);
-  const { body } = event.milestone;
-  if (call === undefined) packing.parts.push('e');
-  else
-    packing.parts.push(
-      ...['c', packing.calls.indexOf(call) + 1, textBytesOf(body), String(body['attempt'] ?? '')],
-    );
+  const turn = turnOf(event.milestone);
+  if (turn === undefined) packing.parts.push('e');
+  else packing.parts.push(turn.part, packing.calls.indexOf(turn.callKey) + 1, ...turn.facts);
+}
+
+type Turn = {
+  readonly callKey: string;
+  readonly part: 's' | 'v' | 'c';
+  readonly facts: readonly (string | number)[];
+};
+
+/** What a milestone changes about its call's text; undefined: nothing. */
+function turnOf({ type, body }: Milestone): Turn | undefined {
+  const callKey = body['callKey'];
+  if (typeof callKey !== 'string') return undefined;
+  const attempt = String(body['attempt'] ?? '');
+  if (type === 'call_completed') return { callKey, part: 'c', facts: [textBytesOf(body), attempt] };
+  const order = attemptOrder(attempt);
+  if (order === undefined) return undefined;
+  if (type === 'call_started') return { callKey, part: 's', facts: [order, attempt] };
+  // The text of this attempt is void, and that of the next one is not.
+  return type === 'attempt_reset' ? { callKey, part: 'v', facts: [order + 0.5] } : undefined;
 }
 
 type MilestoneEvent = Extract<NewEvent, { kind: 'milestone' }>;
@@ -181,7 +196,9 @@ function packMilestone({ bodies, logged, idFields }: Packing, { id, type, at, bo
 function packDeltas({ calls, bodies, parts }: Packing, deltas: readonly Delta[]): void {
   const [first] = deltas;
   if (first === undefined) return;
-  const { callKey, stepId, order, attemptKey, k } = first;
+  const { callKey, stepId, attemptKey, k } = first;
+  const order = attemptOrder(attemptKey);
+  if (order === undefined) throw new Error(`a delta of no attempt: ${attemptKey}`);
   const type: EventType = 'call_delta';
   const at = new Date().toISOString();
   const common = JSON.stringify({ type, at, stepId, callKey, attempt: attemptKey }).slice(0, -1);
@@ -217,12 +234,9 @@ function plainFrom(events: readonly NewEvent[], at: number): number {
   return (end === -1 ? events.length : end) - at;
 }
 
-/** The call whose text an event adds to or completes. */
+/** The call whose text an event adds to, begins, voids or completes. */
 function callOf(event: NewEvent): string | undefined {
-  if (event.kind === 'delta') return event.delta.callKey;
-  const { type, body } = event.milestone;
-  const call = body['callKey'];
-  return type === 'call_completed' && typeof call === 'string' ? call : undefined;
+  return event.kind === 'delta' ? event.delta.callKey : turnOf(event.milestone)?.callKey;
 }
 
 /** UTF-8 bytes that the attempt has streamed; 0 where its event does not say. */

@@ -25,9 +25,13 @@ export function toCallKeyOfAttempt(attemptKey: string): string {
 }
 
 /**
- * Orders the attempts of one call: visits rise over the whole call, candidates may come back. Below 2^53 for 9 million visits,
- * 10,000 attempts and 10,000 tries.
+ * Orders the attempts of one call: visits rise over the whole call, candidates may come back. Below 2^52 for 9 million visits, 10,000
+ * attempts and 10,000 tries. Undefined for what is no attempt key.
  */
-export function attemptOrder(number: AttemptNumber): number {
-  return (number.visit * 10_000 + Math.min(number.attempt, 9_999)) * 10_000 + Math.min(number.try, 9_999);
+export function attemptOrder(attemptKey: string): number | undefined {
+  const [, visit, attempt, tries] = /#\d+\.(\d+)\.(\d+)\.(\d+)$/.exec(attemptKey) ?? [];
+  if (visit === undefined) return undefined;
+  return (
+    (Number(visit) * 10_000 + Math.min(Number(attempt), 9_999)) * 10_000 + Math.min(Number(tries), 9_999)
+  );
 }

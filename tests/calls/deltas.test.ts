@@ -19,11 +19,13 @@ function batcher({
   settings = {},
   room = createDeltaRoom(),
   taskId = 'task',
+  begun = Promise.resolve(),
 }: {
   answer?: (trip: Trip, n: number) => readonly boolean[] | Promise<readonly boolean[]>;
   settings?: { deltaIntervalMs?: number; deltaBytes?: number; deltaFlushMs?: number };
   room?: DeltaRoom;
   taskId?: string;
+  begun?: Promise<void>;
 } = {}) {
   const trips: Trip[] = [];
   const dropped: Record<string, number> = {};
@@ -45,9 +47,8 @@ function batcher({
       },
       log: QUIET,
     },
-    { task, number: { candidate: 0, visit: 1, attempt: 1 } },
     { attemptKey: 'call#0.1.1.0', callKey: 'call', stepId: 'answer' },
-    0,
+    { task, begun },
   );
   const text = () => trips.flatMap((trip) => trip.map((delta) => delta.text)).join('');
   return { ...bound(made), trips, dropped, room, text };

@@ -56,7 +56,6 @@ export function createStoredTask(
         callKey,
         stepId: 'answer',
         attemptKey,
-        order: attempt,
         k,
         text,
       });

@@ -283,8 +283,7 @@ it('lets no text come back with a delta of a worker that was frozen', async () =
   const delta = {
     callKey: 'frozen:run:answer:1',
     stepId: 'answer',
-    attemptKey: 'a',
-    order: 9e9,
+    attemptKey: 'frozen:run:answer:1#0.9.1.0',
     k: 0,
     text: WORD,
   };

@@ -19,7 +19,7 @@ export const steps = (count: number, prefix = 'e'): EventDraft[] =>
 export const END: EventDraft = { id: 'end', type: 'stream_end' };
 /** A piece of the call's only attempt, unless it says another. */
 export function delta(k: number, text = `t${k}`, attempt = 1, call = 'call'): Delta {
-  return { callKey: call, stepId: 'answer', attemptKey: `${call}#0.1.${attempt}.0`, order: attempt, k, text };
+  return { callKey: call, stepId: 'answer', attemptKey: `${call}#0.1.${attempt}.0`, k, text };
 }
 
 /** Helpers on the stores of one test file, which are open by the time one of them is called. */

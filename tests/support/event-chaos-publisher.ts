@@ -94,8 +94,10 @@ async function playCall(progress: Progress): Promise<void> {
   const before = { taskId, n, attempt: progress.attempts };
   const call = { ...before, attempt: progress.attempts + 1 };
   await milestones(taskId, progress.open ? restartOf(before, call) : startOf(call));
-  const number = { candidate: 0, visit: 1, attempt: call.attempt };
-  const deltas = createDeltaBatcher(deltaParts, { task: taskOf(taskId), number }, originOf(call), 0);
+  const deltas = createDeltaBatcher(deltaParts, originOf(call), {
+    task: taskOf(taskId),
+    begun: Promise.resolve(),
+  });
   for (const piece of piecesOf(call)) deltas.push(piece);
   await deltas.flush();
   await milestones(taskId, endOf(call), call);

@@ -1,6 +1,13 @@
 import { describe, expect, it } from 'vitest';
-import { attemptOrder, toAttemptKey, toCallKey, toCallKeyOfAttempt } from '../../src/task/keys.ts';
+import {
+  type AttemptNumber,
+  attemptOrder,
+  toAttemptKey,
+  toCallKey,
+  toCallKeyOfAttempt,
+} from '../../src/task/keys.ts';
 
+const orderOf = (number: AttemptNumber) => attemptOrder(toAttemptKey('a#1:b', number)) ?? Number.NaN;
 const FIRST = { candidate: 0, visit: 1, attempt: 1, try: 0 };
 
 describe('keys of calls and attempts', () => {
@@ -27,14 +34,21 @@ describe('attemptOrder', () => {
       { ...FIRST, attempt: 9_999, try: 9_999 },
       { ...FIRST, candidate: 1, visit: 2 },
       { ...FIRST, candidate: 0, visit: 3 },
-    ].map(attemptOrder);
+    ].map(orderOf);
     expect(later).toEqual([...later].sort((left, right) => left - right));
     expect(new Set(later).size).toBe(later.length);
   });
 
   it('stays a whole number that a double counts exactly', () => {
-    const last = attemptOrder({ candidate: 9, visit: 9_000_000, attempt: 1e9, try: 1e9 });
+    const last = orderOf({ candidate: 9, visit: 9_000_000, attempt: 1e9, try: 1e9 });
     expect(Number.isSafeInteger(last)).toBe(true);
-    expect(last).toBeLessThan(attemptOrder({ ...FIRST, visit: 9_000_001 }));
+    expect(last + 0.5).not.toBe(last);
+    expect(last).toBeLessThan(orderOf({ ...FIRST, visit: 9_000_001 }));
+  });
+
+  it('is of attempts alone', () => {
+    expect(['', 'call', 'call#1', 'call#1.2.3', 'call#1.2.3.x'].map(attemptOrder)).toEqual(
+      Array.from({ length: 5 }, () => undefined),
+    );
   });
 });

@@ -8,6 +8,8 @@
 --   names of fields of meta: 'order:', 'k:', 'attempt:' .. call key for each call, 'id:' .. event id (as JSON) for each milestone;
 --   then what the events are, in PARTs:
 --     'm', n                                           milestones
+--     's', call, order, attempt key                    a milestone: this attempt of the call begins
+--     'v', call, order                                 a milestone: the text of the attempts below this order is void
 --     'c', call, bytes of its whole text, attempt key  a milestone: the call is complete
 --     'e'                                              a milestone: the run ends
 --     'd', n, call, order, attempt key, k of the first, texts of all in one, lengths of each in bytes, separated by commas
@@ -81,22 +83,26 @@ local function cut(text, lengths, from)
   return parts
 end
 
--- Order, last k and attempt of the newest attempt of a call lie side by side in `known`.
+-- Order, last k and attempt of the newest attempt of a call lie side by side in `known`. A newer one begins its text anew.
+local function supersede(call, order, attempt)
+  local place = 4 + 3 * call
+  if order <= (known[place] or -1) + 0 then return end
+  redis.call('DEL', KEYS[5 + call])
+  known[place], known[place + 1], known[place + 2] = order, -1, attempt
+  change(ARGV[place + 9], order)
+  change(ARGV[place + 10], -1)
+  change(ARGV[place + 11], attempt)
+end
+
 local function showDeltas(count, call, order, attempt, k, text, lengths)
   local place = 4 + 3 * call
-  local newest = (known[place] or -1) + 0
-  if ended or order < newest then
+  if ended or order < (known[place] or -1) + 0 then
     for _ = 1, count do leaveOut(-1) end
     return
   end
-  local key, isNew = KEYS[5 + call], order > newest
-  if isNew then
-    redis.call('DEL', key)
-    known[place], known[place + 1], known[place + 2] = order, -1, attempt
-    change(ARGV[place + 9], order)
-    change(ARGV[place + 11], attempt)
-  end
-  local there = math.max(0, math.min(count, known[place + 1] - k + 1))
+  supersede(call, order, attempt)
+  local last = (known[place + 1] or -1) + 0
+  local there = math.max(0, math.min(count, last - k + 1))
   for _ = 1, there do leaveOut(0) end
   if there == count then return end
   if there > 0 then text = table.concat(cut(text, lengths, { at = 1, gap = 0 }), '', there + 1) end
@@ -104,8 +110,19 @@ local function showDeltas(count, call, order, attempt, k, text, lengths)
   seq = seq + count - there
   known[place + 1] = k + count - 1
   change(ARGV[place + 10], known[place + 1])
-  if isNew or redis.call('STRLEN', key) < maxText then redis.call('APPEND', key, text) end
-  if isNew then redis.call('PEXPIRE', key, ARGV[4]) end
+  local key = KEYS[5 + call]
+  if last < 0 then
+    redis.call('SET', key, text, 'PX', ARGV[4])
+  elseif redis.call('STRLEN', key) < maxText then
+    redis.call('APPEND', key, text)
+  end
+end
+
+-- From here on text of older attempts is refused, whether the new one has any or not.
+local function showTurn(call, order, attempt)
+  local shown = seq
+  showMilestones(1)
+  if seq > shown then supersede(call, order, attempt) end
 end
 
 -- An order above that of any attempt; below 2^53, and written in full.
@@ -139,6 +156,12 @@ while at <= #ARGV do
   elseif kind == 'd' then
     showDeltas(ARGV[at + 1] + 0, ARGV[at + 2] + 0, ARGV[at + 3] + 0, ARGV[at + 4], ARGV[at + 5] + 0, ARGV[at + 6], ARGV[at + 7])
     at = at + 8
+  elseif kind == 's' then
+    showTurn(ARGV[at + 1] + 0, ARGV[at + 2] + 0, ARGV[at + 3])
+    at = at + 4
+  elseif kind == 'v' then
+    showTurn(ARGV[at + 1] + 0, ARGV[at + 2] + 0, '')
+    at = at + 3
   elseif kind == 'c' then
     completeCall(ARGV[at + 1] + 0, ARGV[at + 2] + 0, ARGV[at + 3])
     at = at + 4
