@@ -59,7 +59,9 @@ export function startHousekeeping(options: HousekeepingOptions): Housekeeping {
   const jobs: readonly [string, number, () => Promise<unknown>][] = [
     ['reaper', options.reaperIntervalMs, () => reap(options.calls, options.lifeOf)],
     ['gates', options.reaperIntervalMs, () => returnGates(options)],
-    ['sweeper', options.sweepAfterMs, () => sweep(options)],
+    ['sweeper', options.sweepAfterMs, () => stores.events.sweep(options.sweepAfterMs)],
+    // On its own: where Redis is full of them, nothing can be swept until it has run.
+    ['live-feeds', options.sweepAfterMs, () => stores.events.trimLive(KEEP_LIVE_MS)],
     [
       'reconciler',
       options.reconcileIntervalMs,
@@ -107,12 +109,6 @@ async function returnGates({ redis, stores, calls, returnAfterMs, log }: Houseke
   if (!(await takesWrites(redis))) return;
   const returned = await stores.gate.returnToRedis(returnAfterMs);
   if (returned > 0) log.info('budgets are held in redis again', { tenants: returned });
-}
-
-/** Milestones that their own publisher left behind, and texts that the live feeds have kept for long enough. */
-async function sweep({ stores, sweepAfterMs }: HousekeepingOptions): Promise<void> {
-  await stores.events.sweep(sweepAfterMs);
-  await stores.events.trimLive(KEEP_LIVE_MS);
 }
 
 async function repeat(

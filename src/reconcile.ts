@@ -1,6 +1,7 @@
 // Closes rows of tasks whose workflow is gone without having said so: terminated, timed out, or never started. Readers of the task get
 // their last event and the end of the stream.
 
+import { randomUUID } from 'node:crypto';
 import type { TaskExecution } from './client/task-client.ts';
 import type { Stores } from './stores/stores.ts';
 import type { EventDraft } from './task/event.ts';
@@ -36,7 +37,8 @@ async function closeIfGone(
   const execution = await describe(task.taskId, task.runId);
   const end = endOf(execution);
   if (end === undefined) return 0;
-  const runId = task.runId ?? execution?.runId ?? 'never-started';
+  // An id that was never started may be used again: its next end is another one.
+  const runId = task.runId ?? execution?.runId ?? `never-started-${randomUUID()}`;
   const events: readonly EventDraft[] = [
     {
       id: `${runId}:reconciled`,

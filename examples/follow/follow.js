@@ -27,6 +27,7 @@ const count = (id) => say(id, String(Number(element(id).textContent) + 1));
 /** The text of each call, by its key. */
 let texts = new Map();
 
+/** Where the text of an event's call is shown; emptied when another attempt writes it, which begins anew. */
 function textOf(event) {
   const key = event.callKey ?? '';
   if (!texts.has(key)) {
@@ -35,7 +36,12 @@ function textOf(event) {
     element('texts').append(place);
     texts.set(key, place);
   }
-  return texts.get(key);
+  const place = texts.get(key);
+  if (place.dataset.attempt !== event.attempt) {
+    place.dataset.attempt = event.attempt;
+    place.textContent = '';
+  }
+  return place;
 }
 
 function show(event) {
@@ -54,9 +60,11 @@ function show(event) {
       count('resets');
       return;
     case 'call_started':
+      textOf(event);
+      break;
     case 'attempt_reset':
-      // A new attempt writes the call's text anew.
-      textOf(event).textContent = '';
+      // Nothing of what this attempt has written counts.
+      if (texts.get(event.callKey)?.dataset.attempt === event.attempt) textOf(event).textContent = '';
       break;
     case 'stream_end':
       say('status', event.data?.status ?? 'ended');

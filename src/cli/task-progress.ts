@@ -12,6 +12,8 @@ export type TaskProgress = {
   model: string;
   /** Of the call under way, or of the last one. */
   text: string;
+  /** The attempt that writes it; '' before any. */
+  attempt: string;
   inputTokens: number;
   outputTokens: number;
   nanoUsd: bigint;
@@ -25,6 +27,7 @@ export function newProgress(taskId: string, title: string): TaskProgress {
     phase: 'submitted',
     model: '',
     text: '',
+    attempt: '',
     inputTokens: 0,
     outputTokens: 0,
     nanoUsd: 0n,
@@ -47,16 +50,18 @@ export function advance(progress: TaskProgress, event: TaskEvent): void {
   switch (event.type) {
     case 'call_started':
       progress.model = String(data['model'] ?? '');
-      progress.text = '';
+      writes(progress, event);
       return;
     case 'call_delta':
+      writes(progress, event);
       progress.text += textOf(event) ?? '';
       return;
     case 'call_snapshot':
+      writes(progress, event);
       progress.text = textOf(event) ?? progress.text;
       return;
     case 'attempt_reset':
-      progress.text = '';
+      if (event.attempt === progress.attempt) progress.text = '';
       return;
     case 'call_completed':
       count(progress, data);
@@ -70,6 +75,13 @@ export function advance(progress: TaskProgress, event: TaskEvent): void {
     default:
       return;
   }
+}
+
+/** Another attempt begins anew, whichever of its events comes first: where a store is slow, that may be text. */
+function writes(progress: TaskProgress, { attempt = '' }: TaskEvent): void {
+  if (attempt === progress.attempt) return;
+  progress.attempt = attempt;
+  progress.text = '';
 }
 
 function count(progress: TaskProgress, data: Readonly<Record<string, unknown>>): void {

@@ -3,11 +3,16 @@
 // new epoch begins from cannot change behind it.
 
 import { setTimeout as pause } from 'node:timers/promises';
+import type { EventType } from '../task/event.ts';
+import { TURN_TYPES, type Turn, turnOf } from './call-turns.ts';
 import { eventFunctions } from './event-functions.ts';
 import { eventKeys } from './keys.ts';
 import type { MilestoneTask } from './milestones.ts';
 import type { Postgres, Sql } from './postgres.ts';
 import type { Redis } from './redis.ts';
+
+/** Milestones of calls that are looked at. */
+const TURNS = 500;
 
 export const TTL_MS = 24 * 3_600_000;
 export const TTL_AFTER_END_MS = 10 * 60_000;
@@ -39,14 +44,17 @@ export function createEpochs(postgres: Postgres, redis: Redis) {
      */
     async settle(missed: Missed): Promise<Settled> {
       const { task, seenEpoch, seenRun } = missed;
-      const { rows } = await postgres.query<{ epoch: number; run_id: string | null }>(
-        'select epoch, run_id from tasks where task_id = $1',
+      const { rows } = await postgres.query<{ epoch: number; run_id: string | null; is_told: boolean }>(
+        `select epoch, run_id, exists (select from events e where e.task_id = t.task_id and e.run_id = t.run_id
+           and e.type = 'stream_end' and e.seq is not null) as is_told
+         from tasks t where task_id = $1`,
         [task.taskId],
       );
       const [found] = rows;
       if (found === undefined) return { kind: 'over' };
-      // Until the newer run has begun to count, it will settle what this one left.
-      if (found.run_id !== task.runId) return { kind: seenRun === found.run_id ? 'over' : 'left' };
+      // Until the newer run has begun to count, it will settle what this one left; once it was told to its end, nobody will any more.
+      if (found.run_id !== task.runId)
+        return { kind: seenRun === found.run_id || found.is_told ? 'over' : 'left' };
       const { epoch } = found;
       if (epoch === seenEpoch && seenRun === task.runId) return { kind: 'again', epoch };
       if (epoch > seenEpoch && missed.waitedAt !== epoch) {
@@ -68,29 +76,33 @@ async function beginEpoch(
   const epoch = Math.max(from, seenEpoch) + 1;
   const raise = { ...task, from, epoch };
   const raised =
-    from === 0
-      ? await raiseFirst(postgres, raise)
-      : await postgres.transaction((sql) => raiseNext(sql, raise));
+    (from === 0 ? await raiseFirst(postgres, raise) : undefined) ??
+    (await postgres.transaction((sql) => raiseNext(sql, raise)));
   if (raised === undefined) return undefined;
   const keys = eventKeys(redis.prefix, task.taskId);
   const ttlMs = raised.ended ? TTL_AFTER_END_MS : TTL_MS;
   const args = [server, task.runId, epoch, raised.seq.toString(), ttlMs, raised.ended ? 1 : 0];
-  await redis.run(eventFunctions['begin-epoch'], [keys.ring, keys.meta], args);
+  await redis.run(eventFunctions['begin-epoch'], [keys.ring, keys.meta], [...args, ...raised.calls]);
   return epoch;
 }
 
 type Raise = MilestoneTask & { readonly from: number; readonly epoch: number };
-type Raised = { readonly seq: bigint; readonly ended: boolean };
+/** `calls`: names and values of what Redis has to know of them. */
+type Raised = { readonly seq: bigint; readonly ended: boolean; readonly calls: readonly (string | number)[] };
 
 const RAISE = 'update tasks set epoch = $4 where task_id = $1 and run_id = $2 and epoch = $3';
 
-/** Of a task that never had one: no number was given, so that nothing has to be settled first. */
+/**
+ * Of a task that never had one: no number was given, so that nothing has to be settled first, unless a run before was never published.
+ * Undefined then, and when somebody else began one.
+ */
 async function raiseFirst(sql: Sql, { taskId, runId, from, epoch }: Raise): Promise<Raised | undefined> {
-  const { rows } = await sql.query<Raised>(
-    `${RAISE} returning (select coalesce(max(seq), 0) from events where task_id = $1) as seq, false as ended`,
+  const { rows } = await sql.query<{ seq: bigint }>(
+    `${RAISE} and not exists (select from events where task_id = $1 and run_id <> $2 and seq is null and epoch is null)
+     returning (select coalesce(max(seq), 0) from events where task_id = $1) as seq`,
     [taskId, runId, from, epoch],
   );
-  return rows[0];
+  return rows[0] === undefined ? undefined : { seq: rows[0].seq, ended: false, calls: [] };
 }
 
 /**
@@ -102,13 +114,35 @@ async function raiseNext(sql: Sql, { taskId, runId, from, epoch }: Raise): Promi
   if (rowCount === 0) return undefined;
   await closeOlderRuns(sql, { taskId, runId, from });
   await reopenLater(sql, taskId, runId);
-  const { rows } = await sql.query<Raised>(
+  const { rows } = await sql.query<Omit<Raised, 'calls'>>(
     `select coalesce(max(seq), 0) as seq,
        coalesce(bool_or(run_id = $2 and type = 'stream_end' and seq is not null), false) as ended
      from events where task_id = $1`,
     [taskId, runId],
   );
-  return rows[0];
+  return rows[0] === undefined ? undefined : { ...rows[0], calls: await turnsOfCalls(sql, taskId, runId) };
+}
+
+/**
+ * Text of an attempt that is over may be on its way yet, and Redis has forgotten that it is: of what was told of calls last, so much that
+ * nothing older can be under way any more.
+ */
+async function turnsOfCalls(sql: Sql, taskId: string, runId: string): Promise<readonly (string | number)[]> {
+  const { rows } = await sql.query<{ type: EventType; body: Record<string, unknown> }>(
+    `select type, body from events where task_id = $1 and run_id = $2 and seq is not null and type = any($3)
+     order by ordinal desc limit ${TURNS}`,
+    [taskId, runId, TURN_TYPES],
+  );
+  const newest = new Map<string, Turn>();
+  for (const { type, body } of rows) {
+    const turn = turnOf(type, body);
+    if (turn !== undefined && turn.order > (newest.get(turn.callKey)?.order ?? 0))
+      newest.set(turn.callKey, turn);
+  }
+  return [...newest.values()].flatMap(({ kind, callKey, attempt, order }) => [
+    ...[`order:${callKey}`, order],
+    ...(kind === 'begins' ? [`attempt:${callKey}`, attempt] : []),
+  ]);
 }
 
 /**

@@ -2,4 +2,6 @@
 
 import { loadLibrary } from './redis.ts';
 
-export const eventFunctions = loadLibrary([], ['publish', 'begin-epoch', 'log-ack', 'log-leave']);
+export const eventFunctions = loadLibrary([], ['publish', 'begin-epoch', 'log-ack', 'log-leave'], {
+  freeing: ['log-ack', 'log-leave'],
+});

@@ -164,6 +164,8 @@ export class Persister {
       const stored = await this.#store(batch);
       await this.#acknowledge(stored);
     }
+    // All that is left are tasks that somebody holds: they are claimed again, and keep no other from its numbers meanwhile.
+    if (!this.#hasRoom) this.#held.clear();
   }
 
   /** Answers the entries that need not be looked at again. What Postgres refuses is cut in halves until the one at fault is alone. */

@@ -1,6 +1,7 @@
 // Milestones as rows: written in the transaction of their cause, without a sequence number until they were published.
 
 import type { EventDraft } from '../task/event.ts';
+import { cleanText } from '../task/text.ts';
 import type { Sql } from './postgres.ts';
 import { sanitise } from './sanitise.ts';
 
@@ -13,7 +14,7 @@ export async function writeMilestones(
   events: readonly EventDraft[],
 ): Promise<void> {
   if (events.length === 0) return;
-  const bodies = events.map(({ id: _, type: __, ...body }) => JSON.stringify(sanitise(body)));
+  const bodies = events.map((event) => JSON.stringify(bodyOf(event)));
   await sql.query(
     `insert into events (task_id, run_id, tenant_id, id, type, body)
      select $1, $2, $3, id, type, body from unnest($4::text[], $5::text[], $6::jsonb[]) with ordinality as e (id, type, body, n)
@@ -27,4 +28,14 @@ export async function writeMilestones(
       bodies,
     ],
   );
+}
+
+/** What an event says is cleaned; whom it speaks of is not: a task's id may look like a key, and readers know its calls by it. */
+function bodyOf({ stepId, callKey, attempt, message, data }: EventDraft): object {
+  const said = sanitise({ message, data }) as object; // as what it was given
+  return { stepId: toStorable(stepId), callKey: toStorable(callKey), attempt: toStorable(attempt), ...said };
+}
+
+function toStorable(id: string | undefined): string | undefined {
+  return id === undefined ? undefined : cleanText(id);
 }

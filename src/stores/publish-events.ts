@@ -4,6 +4,7 @@
 import type { EventType } from '../task/event.ts';
 import { attemptOrder } from '../task/keys.ts';
 import { cleanText } from '../task/text.ts';
+import { turnOf } from './call-turns.ts';
 import { createEpochs, TTL_AFTER_END_MS, TTL_MS } from './event-epoch.ts';
 import { eventFunctions } from './event-functions.ts';
 import { eventKeys } from './keys.ts';
@@ -159,28 +160,17 @@ function packPart(packing: Packing, events: readonly NewEvent[], at: number): vo
   for (const { milestone } of events.slice(at, at + Math.max(1, plain)) as readonly MilestoneEvent[])
     packMilestone(packing, milestone);
   if (plain > 0) return;
-  const turn = turnOf(event.milestone);
-  if (turn === undefined) packing.parts.push('e');
-  else packing.parts.push(turn.part, packing.calls.indexOf(turn.callKey) + 1, ...turn.facts);
+  packing.parts.push(...partOf(packing.calls, event.milestone));
 }
 
-type Turn = {
-  readonly callKey: string;
-  readonly part: 's' | 'v' | 'c';
-  readonly facts: readonly (string | number)[];
-};
-
-/** What a milestone changes about its call's text; undefined: nothing. */
-function turnOf({ type, body }: Milestone): Turn | undefined {
-  const callKey = body['callKey'];
-  if (typeof callKey !== 'string') return undefined;
-  const attempt = String(body['attempt'] ?? '');
-  if (type === 'call_completed') return { callKey, part: 'c', facts: [textBytesOf(body), attempt] };
-  const order = attemptOrder(attempt);
-  if (order === undefined) return undefined;
-  if (type === 'call_started') return { callKey, part: 's', facts: [order, attempt] };
-  // The text of this attempt is void, and that of the next one is not.
-  return type === 'attempt_reset' ? { callKey, part: 'v', facts: [order + 0.5] } : undefined;
+/** What a milestone changes beside that it is one. */
+function partOf(calls: readonly string[], { type, body }: Milestone): readonly (string | number)[] {
+  const turn = turnOf(type, body);
+  if (turn === undefined) return ['e'];
+  const { kind, callKey, attempt, order } = turn;
+  const call = calls.indexOf(callKey) + 1;
+  if (kind === 'complete') return ['c', call, order, attempt, textBytesOf(body)];
+  return ['s', call, order, kind === 'begins' ? attempt : ''];
 }
 
 type MilestoneEvent = Extract<NewEvent, { kind: 'milestone' }>;
@@ -236,7 +226,9 @@ function plainFrom(events: readonly NewEvent[], at: number): number {
 
 /** The call whose text an event adds to, begins, voids or completes. */
 function callOf(event: NewEvent): string | undefined {
-  return event.kind === 'delta' ? event.delta.callKey : turnOf(event.milestone)?.callKey;
+  if (event.kind === 'delta') return event.delta.callKey;
+  const { type, body } = event.milestone;
+  return turnOf(type, body)?.callKey;
 }
 
 /** UTF-8 bytes that the attempt has streamed; 0 where its event does not say. */

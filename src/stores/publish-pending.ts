@@ -17,12 +17,13 @@ type PendingRow = Milestone & { readonly ordinal: bigint; readonly epoch: number
 export function createPublishPending(postgres: Postgres, publish: PublishEvents) {
   const publishPending = (task: MilestoneTask, isSwept: boolean) =>
     publishAll(postgres, publish, { task, isSwept });
+  /** Where the last sweep was broken off; undefined: it came to the end. */
+  let after: MilestoneTask | undefined;
   return {
     publish: (task: MilestoneTask) => publishPending(task, false),
 
     async sweep(olderThanMs: number): Promise<number> {
       let swept = 0;
-      let after: MilestoneTask | undefined;
       const failed: unknown[] = [];
       for (let isMore = true; isMore; ) {
         const tasks = await tasksWithPending(postgres, olderThanMs, after);
@@ -33,9 +34,10 @@ export function createPublishPending(postgres: Postgres, publish: PublishEvents)
         };
         await Promise.all(Array.from({ length: TASKS_AT_ONCE }, lane));
         swept += tasks.length;
-        after = tasks.at(-1);
-        // One task that cannot be published keeps no other waiting; a store that is away keeps all.
-        isMore = tasks.length === TASKS_PER_PAGE && failed.length < TASKS_PER_PAGE;
+        const isLast = tasks.length < TASKS_PER_PAGE;
+        after = isLast ? undefined : tasks.at(-1);
+        // A store that is away keeps all waiting; tasks that cannot be published keep no other: the next sweep goes on behind them.
+        isMore = !isLast && failed.length < TASKS_PER_PAGE;
       }
       if (failed.length > 0) throw new AggregateError(failed, `${failed.length} tasks could not be swept`);
       return swept;

@@ -57,22 +57,26 @@ export function loadScript(...names: readonly string[]): Script {
 /**
  * Makes functions of KEYS and ARGV of `scripts/<name>.lua`, over the texts that they share: one library, which Redis reads once and not
  * anew at every call. It is named after its text, so that processes of two releases can share a server.
+ * @param answeringBytes those whose texts are answered as the bytes that they are
+ * @param freeing those that free memory: they also run where Redis has no more of it
  */
 export function loadLibrary<Name extends string>(
   shared: readonly string[],
   names: readonly Name[],
-  answeringBytes: readonly Name[] = [],
+  { answeringBytes = [], freeing = [] }: { answeringBytes?: readonly Name[]; freeing?: readonly Name[] } = {},
 ): Readonly<Record<Name, StoredFunction>> {
   const { lua, sha } = loadScript(...shared);
   const bodies = names.map((name) => ({ name, lua: loadScript(name).lua }));
   const version = createHash('sha1')
-    .update([sha, ...bodies.map((body) => body.lua)].join())
+    .update([sha, ...bodies.map((body) => body.lua), ...freeing].join())
     .digest('hex')
     .slice(0, 12);
   const nameOf = (name: string) => `weir_${version}_${name.replaceAll('-', '_')}`;
-  const functions = bodies.map(
-    (body) => `redis.register_function('${nameOf(body.name)}', function(KEYS, ARGV)\n${body.lua}\nend)`,
-  );
+  const functions = bodies.map((body) => {
+    const flags = freeing.includes(body.name) ? `'allow-oom'` : '';
+    const callback = `function(KEYS, ARGV)\n${body.lua}\nend`;
+    return `redis.register_function{function_name='${nameOf(body.name)}', callback=${callback}, flags={${flags}}}`;
+  });
   const library = `#!lua name=weir_${version}\n${[lua, ...functions].join('\n')}`;
   const entries = names.map((name) => {
     const stored = { name: nameOf(name), library, answersBytes: answeringBytes.includes(name) };

@@ -8,9 +8,9 @@
 --   names of fields of meta: 'order:', 'k:', 'attempt:' .. call key for each call, 'id:' .. event id (as JSON) for each milestone;
 --   then what the events are, in PARTs:
 --     'm', n                                           milestones
---     's', call, order, attempt key                    a milestone: this attempt of the call begins
---     'v', call, order                                 a milestone: the text of the attempts below this order is void
---     'c', call, bytes of its whole text, attempt key  a milestone: the call is complete
+--     's', call, order, attempt key                    a milestone: text of attempts below this order is void; the key of the one that
+--                                                      begins, or ''
+--     'c', call, order, attempt key, bytes of its text a milestone: the call is complete
 --     'e'                                              a milestone: the run ends
 --     'd', n, call, order, attempt key, k of the first, texts of all in one, lengths of each in bytes, separated by commas
 --                                                      deltas of one attempt, one after the other
@@ -119,18 +119,15 @@ local function showDeltas(count, call, order, attempt, k, text, lengths)
 end
 
 -- From here on text of older attempts is refused, whether the new one has any or not.
-local function showTurn(call, order, attempt)
+local function turnCall(call, order, attempt)
   local shown = seq
   showMilestones(1)
   if seq > shown then supersede(call, order, attempt) end
 end
 
--- An order above that of any attempt; below 2^53, and written in full.
-local AFTER_ALL = 9000000000000000
-
 -- Where a call's text is not all that was streamed, a reader asks for the whole answer. A text at its bound was all there as far as one
 -- can tell.
-local function completeCall(call, bytes, attempt)
+local function completeCall(call, order, attempt, bytes)
   local shown = seq
   showMilestones(1)
   if seq == shown then return end
@@ -144,8 +141,8 @@ local function completeCall(call, bytes, attempt)
   end
   redis.call('PEXPIRE', key, ARGV[5])
   -- A trip with text that was given up may arrive yet: behind the end of its call it would stand behind the whole answer.
-  known[4 + 3 * call] = AFTER_ALL
-  change(ARGV[13 + 3 * call], AFTER_ALL)
+  known[4 + 3 * call] = order
+  change(ARGV[13 + 3 * call], order)
 end
 
 while at <= #ARGV do
@@ -157,14 +154,11 @@ while at <= #ARGV do
     showDeltas(ARGV[at + 1] + 0, ARGV[at + 2] + 0, ARGV[at + 3] + 0, ARGV[at + 4], ARGV[at + 5] + 0, ARGV[at + 6], ARGV[at + 7])
     at = at + 8
   elseif kind == 's' then
-    showTurn(ARGV[at + 1] + 0, ARGV[at + 2] + 0, ARGV[at + 3])
+    turnCall(ARGV[at + 1] + 0, ARGV[at + 2] + 0, ARGV[at + 3])
     at = at + 4
-  elseif kind == 'v' then
-    showTurn(ARGV[at + 1] + 0, ARGV[at + 2] + 0, '')
-    at = at + 3
   elseif kind == 'c' then
-    completeCall(ARGV[at + 1] + 0, ARGV[at + 2] + 0, ARGV[at + 3])
-    at = at + 4
+    completeCall(ARGV[at + 1] + 0, ARGV[at + 2] + 0, ARGV[at + 3], ARGV[at + 4] + 0)
+    at = at + 5
   else
     local shown = seq
     showMilestones(1)
