@@ -1,6 +1,7 @@
 // Streamed text on its way to Redis, with a Redis that the test answers for: what waits, what is dropped, and that nothing comes twice
 // or after a hole.
 
+import { setImmediate } from 'node:timers/promises';
 import { describe, expect, test } from 'vitest';
 import { BreakerOpen } from '../../src/calls/breaker.ts';
 import { createDeltaRoom, type DeltaRoom } from '../../src/calls/delta-room.ts';
@@ -244,6 +245,20 @@ describe('while Redis does not answer', () => {
     expect([trips.length, dropped, room.heldBytes()]).toEqual([1, { redis: 2 }, 0]);
   });
 
+  test('the end of a call tries a Redis that is back at once, however long it was left alone', async () => {
+    let isAway = true;
+    const { push, flush, trips, dropped } = batcher({
+      answer: (trip) => (isAway ? AWAY() : trip.map(() => true)),
+      settings: { deltaFlushMs: 400 },
+    });
+    push('a');
+    // By then the next try would be half a second away.
+    await eventually(() => expect(trips).toHaveLength(5));
+    isAway = false;
+    await flush();
+    expect([trips.length, dropped]).toEqual([6, {}]);
+  });
+
   test('an open breaker is not asked before its time, so that the end of a call does not wait for it', async () => {
     const { push, flush, trips, dropped } = batcher({
       answer: () => Promise.reject(new BreakerOpen('redis', 60_000)),
@@ -254,6 +269,32 @@ describe('while Redis does not answer', () => {
     push('b');
     await flush();
     expect([trips.length, dropped]).toEqual([1, { redis: 2 }]);
+  });
+});
+
+describe('the beginning of the attempt', () => {
+  test('is told before its text', async () => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const { push, flush, trips, text } = batcher({ begun: promise, settings: { deltaFlushMs: 60_000 } });
+    push('a');
+    push('x'.repeat(100));
+    push('b');
+    const flushed = flush();
+    await setImmediate();
+    expect(trips).toEqual([]);
+    resolve();
+    await flushed;
+    expect(text()).toBe(`a${'x'.repeat(100)}b`);
+  });
+
+  test('costs no text where it cannot be told', async () => {
+    const { push, flush, text, dropped } = batcher({
+      begun: new Promise(() => undefined),
+      settings: { deltaFlushMs: 100 },
+    });
+    push('a');
+    await flush();
+    expect([text(), dropped]).toEqual(['a', {}]);
   });
 });
 

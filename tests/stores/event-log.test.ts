@@ -83,6 +83,37 @@ describe('pass', () => {
     expect((await rowsNow(held)).map((row) => row.seq)).toEqual([1, 2]);
     expect((await test.stores.eventLog.state()).backlog).toBe(0);
   });
+
+  it('stores the others also where it was handed nothing but entries of such a task', async () => {
+    const [held, free] = [await begin(), await begin()];
+    for (const one of steps(5)) await test.stores.events.append(held, [one]);
+    const persister = openLog({ batchSize: 5, claimAfterMs: 0 }).openPersister('p');
+    await test.postgres.transaction(async (sql) => {
+      await sql.query('select from tasks where task_id = $1 for update', [held.taskId]);
+      await persister.pass();
+      await test.stores.events.append(free, steps(1));
+      await persister.pass();
+      expect((await rowsNow(free)).map((row) => row.seq)).toEqual([1]);
+    });
+    await eventually(async () => {
+      await persister.pass();
+      expect((await rowsNow(held)).map((row) => row.seq)).toEqual([1, 2, 3, 4, 5]);
+    });
+  });
+
+  it('acknowledges more entries of one feed than Lua passes at once', async () => {
+    const task = await begin();
+    const { log } = eventKeys(test.prefix, task.taskId);
+    await test.redis.command(async (client) => {
+      const all = client.pipeline();
+      for (let n = 0; n < 9_000; n += 1)
+        all.xadd(log, '*', 't', task.taskId, 'e', 1, 's', 0, 'm', `[["${n}",1]]`);
+      await all.exec();
+    });
+    const ids = (await test.redis.command((client) => client.xrange(log, '-', '+'))).map(([id]) => id);
+    expect(await test.redis.run(eventFunctions['log-ack'], [log], [PERSISTERS, ...ids])).toBe(9_000);
+    expect((await test.stores.eventLog.state()).backlog).toBe(0);
+  });
 });
 
 describe('an entry at fault', () => {

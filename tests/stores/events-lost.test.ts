@@ -196,6 +196,26 @@ describe('another run of a task', () => {
     await test.stores.events.append(next, [step('new')]);
     expect(await numbered(task)).toEqual(['old 1-1', 'new 2-2']);
   });
+
+  it('settles a run before that was never published at all', async () => {
+    const task = await begin();
+    await write(task, [step('old'), END]);
+    const next = await begin('run-2', task.taskId);
+    await test.stores.events.append(next, [step('new')]);
+    await test.stores.events.sweep(0);
+    expect(await numbered(task)).toEqual(['old 0-1', 'end 0-2', 'new 1-3']);
+  });
+
+  it('that was told to its end leaves nothing of the run before waiting, whenever it comes', async () => {
+    const task = await begin();
+    const next = await begin('run-2', task.taskId);
+    await test.stores.events.append(next, [END]);
+    await persist();
+    await lose(task);
+    await write(task, [step('late')]);
+    await test.stores.events.sweep(0);
+    expect(await numbered(task)).toEqual(['end 1-1', 'late -1-null']);
+  });
 });
 
 describe('an epoch that was raised and did not begin, since its publisher died', () => {

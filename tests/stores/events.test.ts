@@ -94,6 +94,19 @@ describe('publishPending', () => {
     expect((await ring(task)).map((event) => event.stepId)).toEqual(['same', 'next']);
   });
 
+  it('cleans what an event says, and leaves whom it speaks of as it is, whatever that looks like', async () => {
+    const task = await begin('run-1', 'sk-learn-experiment-42');
+    const callKey = `${task.taskId}:run-1:answer:1`;
+    const ids = { callKey, attempt: `${callKey}#0.1.1.0`, stepId: 'answer' };
+    const secret = 'sk-0123456789abcdefgh';
+    await test.stores.events.append(task, [
+      { id: 'a', type: 'call_started', ...ids, message: `with ${secret}`, data: { text: secret } },
+    ]);
+    expect(await ring(task)).toMatchObject([
+      { ...ids, message: 'with [redacted]', data: { text: '[redacted]' } },
+    ]);
+  });
+
   it('gives epoch -1 to events of a task that has no row, and does not ask for them again', async () => {
     const task = { taskId: 'no-row', runId: 'run-1', tenantId: 'default' };
     await test.stores.events.append(task, [step('a')]);
@@ -320,5 +333,20 @@ describe('sweep', () => {
     await lose(bad);
     expect(await test.stores.events.sweep(0)).toBeGreaterThan(0);
     expect(await ring(bad)).toHaveLength(1);
+  });
+
+  it('comes to the others in the end where a whole page of tasks cannot be published', async () => {
+    const bad = await Promise.all(Array.from({ length: 100 }, (_, n) => begin('run-1', `a-${n}`)));
+    const good = await begin('run-1', 'b');
+    for (const task of [...bad, good]) await write(task, [step('a')]);
+    const metas = bad.map(({ taskId }) => eventKeys(test.prefix, taskId).meta);
+    for (const meta of metas) await test.redis.command((client) => client.set(meta, 'no hash'));
+    await expect(test.stores.events.sweep(0)).rejects.toThrow('100 tasks could not be swept');
+    expect(await ring(good)).toEqual([]);
+    await test.stores.events.sweep(0);
+    expect(await ring(good)).toHaveLength(1);
+    for (const task of bad) await lose(task);
+    await test.stores.events.sweep(0);
+    for (const task of bad) expect(await ring(task)).toHaveLength(1);
   });
 });

@@ -1,16 +1,9 @@
 // The connection to Redis, against a server of the test's own that is frozen, killed and started again.
 
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Ports } from '../../dev/stack/ports.ts';
-import { ProcessTable } from '../../dev/stack/process-table.ts';
-import { startRedis } from '../../dev/stack/redis.ts';
 import type { Server } from '../../dev/stack/server.ts';
-import { findTool } from '../../dev/stack/tools.ts';
 import { holdFunctions } from '../../src/stores/hold-functions.ts';
 import {
   checkRedis,
@@ -22,30 +15,13 @@ import {
 } from '../../src/stores/redis.ts';
 import { takesWrites } from '../../src/stores/redis-away.ts';
 import { eventually } from '../support/eventually.ts';
+import { type OwnRedis, openOwnRedis } from '../support/own-redis.ts';
 import { QUIET } from '../support/stores.ts';
 
 const COMMAND_TIMEOUT_MS = 300;
 
-let folder: string;
-let table: ProcessTable;
+let own: OwnRedis;
 let server: Server;
-
-/** On the port and data it had before, where it ran before. */
-function start(): Promise<Server> {
-  return startRedis(
-    {
-      table,
-      ports: new Ports(() => undefined),
-      environment: { PATH: '/usr/bin:/bin' },
-      signal: new AbortController().signal,
-    },
-    {
-      program: findTool('redis', []),
-      dataDir: join(folder, 'redis'),
-      port: { what: 'Redis', preferred: server?.port ?? 0, otherwise: server === undefined ? 'any' : 'stay' },
-    },
-  );
-}
 
 function optionsOf(change: Partial<RedisOptions> = {}): RedisOptions {
   return {
@@ -66,18 +42,16 @@ async function open(change: Partial<RedisOptions> = {}): Promise<Redis & AsyncDi
 async function restart(): Promise<void> {
   server.child.kill();
   await server.child.exited;
-  server = await start();
+  server = await own.start();
 }
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), 'weir-redis-'));
-  table = new ProcessTable(folder);
-  server = await start();
+  own = await openOwnRedis();
+  server = await own.start();
 });
 
 afterAll(async () => {
-  await table?.close();
-  await rm(folder, { recursive: true, force: true });
+  await own?.[Symbol.asyncDispose]();
 });
 
 describe('createRedis', () => {
@@ -97,7 +71,7 @@ describe('createRedis', () => {
     await eventually(() => expect(redis.connectedForMs()).toBe(0));
     await expect(redis.runId()).rejects.toSatisfy(isRedisOutage);
     const back = performance.now();
-    server = await start();
+    server = await own.start();
     await redis.ready(10_000);
     expect(await redis.runId()).not.toBe(before);
     expect(redis.connectedForMs()).toBeLessThan(performance.now() - back);
@@ -178,7 +152,7 @@ describe('createRedis', () => {
     await server.child.exited;
     await eventually(() => expect(redis.connectedForMs()).toBe(0));
     await expect(redis.ping()).rejects.toSatisfy(isRedisOutage);
-    server = await start();
+    server = await own.start();
   });
 
   it('reads through a duplicate for longer than a command may take', async () => {
