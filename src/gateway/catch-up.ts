@@ -59,7 +59,10 @@ type View = {
   readonly ring: readonly TaskEvent[];
 };
 
-async function look({ origin, standing, history }: Present, cursor: Cursor | undefined): Promise<View> {
+async function look(
+  { origin, newest, standing, history }: Present,
+  cursor: Cursor | undefined,
+): Promise<View> {
   if (standing !== undefined && (cursor === undefined || isOf(standing, origin, cursor))) {
     const from = cursor?.seq ?? origin;
     const ring = standing.ring.filter((event) => event.seq > from);
@@ -71,7 +74,9 @@ async function look({ origin, standing, history }: Present, cursor: Cursor | und
   const last = all.at(-1);
   const isHonoured =
     cursor === undefined ||
-    (standing === undefined ? isKept(last, origin, cursor) : isOf(standing, origin, cursor));
+    (standing === undefined
+      ? cursor.epoch <= newest && isKept(last, origin, cursor)
+      : isOf(standing, origin, cursor));
   // Postgres was asked after Redis, and may know more by now: that comes by the live feed, and would be told twice.
   const first = standing?.ring[0]?.seq ?? (standing?.seq ?? Number.POSITIVE_INFINITY) + 1;
   const from = isHonoured ? (cursor?.seq ?? origin) : origin;
@@ -114,7 +119,7 @@ async function tell(
   );
   const told = new Set(snapshots.map(({ event }) => event.callKey));
   const lacking = lackingText(missed, []).filter(({ callKey }) => !told.has(callKey));
-  const events = weave(await withAnswersIn(stores, missed, lacking), snapshots);
+  const events = weave(await withAnswersIn(stores, missed, lacking), snapshots).map(withoutMark);
   if (view.isReset) events.unshift(toReset(taskId, view, cursor));
   return {
     taskId,
@@ -145,10 +150,18 @@ async function toSnapshot(
   const { callKey, attempt, following } = lost;
   const streamed =
     view.standing?.texts.find((text) => text.callKey === callKey && text.attempt === attempt)?.text ?? '';
-  const answer = lost.isCompleted || streamed === '' ? await answerOf(stores, callKey, attempt) : undefined;
+  const answer =
+    lost.completedAt !== undefined || streamed === '' ? await answerOf(stores, callKey, attempt) : undefined;
   const whole = answer ?? streamed;
-  // The text in Redis is capped: then the deltas that follow are not its end.
+  // The text in Redis is capped, or pieces of it were dropped: then the deltas that follow are not its end.
   const isCut = !whole.endsWith(following);
+  if (isCut && answer !== undefined && lost.completedAt !== undefined) {
+    const before = lost.completedAt - 1;
+    return {
+      since: before,
+      event: snapshotEvent(taskId, view.epoch, { ...lost, upTo: before }, { text: answer }),
+    };
+  }
   const text = isCut ? whole : whole.slice(0, whole.length - following.length);
   if (text === '') return undefined;
   const isIncomplete = isCut || (answer === undefined && lost.isBroken);
@@ -206,8 +219,7 @@ async function withAnswersIn(
   for (const event of lacking) answers.set(event, await wholeAnswer(stores, event));
   return events.flatMap((event) => {
     const answer = answers.get(event);
-    const plain = isTextLost(event) ? withoutMark(event) : event;
-    return answer === undefined ? [plain] : [answer, plain];
+    return answer === undefined ? [withoutMark(event)] : [answer, withoutMark(event)];
   });
 }
 
@@ -225,6 +237,7 @@ function isTextLost(event: TaskEvent): boolean {
 }
 
 function withoutMark(event: TaskEvent): TaskEvent {
+  if (!isTextLost(event)) return event;
   const { textLost: _, ...plain } = event as TaskEvent & { readonly textLost?: boolean }; // as `isTextLost` has found it
   return plain;
 }
@@ -240,7 +253,7 @@ async function answerOf(
 
 /**
  * Puts each snapshot after the last event that it stands behind. Of several in one place only the last carries the number up to which
- * they reach: a reader that leaves between them comes back to all of them.
+ * they reach: a reader that leaves between them comes back to all that are left.
  */
 function weave(missed: readonly TaskEvent[], snapshots: readonly Snapshot[]): TaskEvent[] {
   const waiting = snapshots.toSorted((left, right) => left.event.seq - right.event.seq);
@@ -248,8 +261,9 @@ function weave(missed: readonly TaskEvent[], snapshots: readonly Snapshot[]): Ta
   const put = (before: number) => {
     for (let next = waiting[0]; next !== undefined && next.event.seq < before; next = waiting[0]) {
       waiting.shift();
-      const isLast = waiting[0]?.event.seq !== next.event.seq;
-      woven.push(isLast ? next.event : { ...next.event, seq: next.since });
+      const others = waiting.filter(({ event }) => event.seq === next.event.seq);
+      const since = Math.min(next.since, ...others.map((other) => other.since));
+      woven.push(others.length === 0 ? next.event : { ...next.event, seq: since });
     }
   };
   for (const event of missed) {

@@ -104,6 +104,11 @@ class Follower {
     this.#told = options.after;
   }
 
+  /** Events begin with the first epoch. */
+  get #hasNothing(): boolean {
+    return (this.#told?.epoch ?? 0) === 0;
+  }
+
   /** Undefined after the end. */
   async next(): Promise<EventBatch | undefined> {
     const { subscription } = this.#options;
@@ -117,7 +122,7 @@ class Follower {
       }
       if (this.#joinAt !== undefined) subscription.join(this.#joinAt);
       this.#joinAt = undefined;
-      const step = await subscription.next(this.#told === undefined ? POLL_MS : undefined);
+      const step = await subscription.next(this.#hasNothing ? POLL_MS : undefined);
       if (step === 'slow') throw new SlowReaderError(this.#taskId);
       if (step === 'closed') return undefined;
       if (typeof step === 'string') this.#isLive = false;
@@ -157,7 +162,7 @@ class Follower {
     this.#isOver = caught.isOver;
     this.#isLive = true;
     this.#joinAt = caught.cursor;
-    if (this.#told !== undefined || caught.isOver) return;
+    if (!this.#hasNothing || caught.isOver) return;
     const status = await this.#endedSilently();
     if (status === undefined) return;
     this.#pieces = [new EventBatch([silentEnd(this.#taskId, status)])];
@@ -183,9 +188,11 @@ class Follower {
     this.#isOver = live.events.at(-1)?.type === 'stream_end';
     const batch = toEventBatch(live);
     const lacking = lackingText(batch.events, this.#broken);
-    return lacking.length === 0
-      ? batch
-      : this.#untilAnswered(() => withAnswers(this.#stores, batch, lacking));
+    if (lacking.length === 0) return batch;
+    // Not the reader is slow now, but a store: it catches up on what comes meanwhile.
+    this.#options.subscription.begin();
+    this.#isLive = false;
+    return this.#untilAnswered(() => withAnswers(this.#stores, batch, lacking));
   }
 
   /** Repeats until the stores answer, or throws once the signal fires. */

@@ -13,7 +13,8 @@ export type LostText = {
   readonly since: number;
   /** What the reader still gets as deltas after the snapshot. */
   readonly following: string;
-  readonly isCompleted: boolean;
+  /** The number of the event that tells that the call is complete. */
+  readonly completedAt: number | undefined;
   /** The first part of the text was streamed before the present epoch, and Redis has lost it. */
   readonly isBroken: boolean;
 };
@@ -43,14 +44,15 @@ export function findLostTexts(
   return readAttempts(known).flatMap((seen) => {
     if (seen.isVoid) return [];
     const { callKey, attempt, stepId, completedAt } = seen;
-    const common = { callKey, attempt, stepId, isCompleted: completedAt !== undefined };
+    const common = { callKey, attempt, stepId, completedAt: completedAt?.seq };
     const gap = gaps.findLast(({ end }) => end > seen.started && end < seen.until);
     // An answer that was streamed across two epochs, or that never came to Redis: the reader gets the whole once it is there.
     const isAcross = completedAt !== undefined && completedAt.epoch !== seen.startedEpoch;
     if (
+      gap === undefined &&
       completedAt !== undefined &&
       completedAt.seq > from &&
-      (isAcross || (gap === undefined && lacks(seen)))
+      (isAcross || lacks(seen))
     ) {
       const before = completedAt.seq - 1;
       return [{ ...common, upTo: before, since: before, following: '', isBroken: false }];

@@ -8,6 +8,8 @@ import type { TaskEvent } from '../task/event.ts';
 export type Present = {
   /** The number after which the events of its present run begin. */
   readonly origin: number;
+  /** The newest epoch that the task was ever in; 0 before the first. */
+  readonly newest: number;
   /** Redis' part; undefined where it holds nothing of this run. */
   readonly standing: Standing | undefined;
   /** All milestones of the run, those of the ring among them; read when somebody needs them. */
@@ -52,13 +54,14 @@ async function readPresent(
   events: Pick<Events, 'origin' | 'standing' | 'history'>,
   taskId: string,
 ): Promise<Present> {
-  const { seq: origin, runId } = await events.origin(taskId);
+  const { seq: origin, runId, epoch: newest } = await events.origin(taskId);
   const found = await standingOrOver(events, taskId, origin);
   // What Redis still holds of a run before is nothing to the readers of this one.
   const standing = found?.runId === runId ? found : undefined;
   let history: Promise<readonly TaskEvent[]> | undefined;
   return {
     origin,
+    newest,
     standing,
     history: () => {
       history ??= events.history(taskId, { afterSeq: origin, standing });

@@ -38,6 +38,8 @@ export async function sendEvents(reply: FastifyReply, options: SseOptions): Prom
   streams.adopt(raw);
   const gone = new AbortController();
   raw.once('close', () => gone.abort());
+  // It may have left while it was asked whether there is such a task: then nothing is emitted any more.
+  if (raw.destroyed) gone.abort();
   raw.writeHead(200, { ...HEADERS, ...headers }).write(`retry: ${RETRY_MS}\n\n`);
   const outlet = toOutlet(raw);
   await streams.run(outlet, async () => {

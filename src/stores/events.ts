@@ -119,17 +119,18 @@ export function createEvents(postgres: Postgres, redis: Redis, options: EventOpt
       readStanding(redis, taskId, afterSeq),
 
     /**
-     * The present run of a task and the number after which its events begin: an id that was used again keeps the events of the run
-     * before, its `stream_end` among them.
+     * The present run of a task, the number after which its events begin, and the newest epoch: an id that was used again keeps the
+     * events of the run before, its `stream_end` among them.
      */
-    async origin(taskId: string): Promise<{ readonly runId: string | undefined; readonly seq: number }> {
-      const { rows } = await postgres.query<{ run_id: string | null; seq: bigint }>(
-        `select t.run_id, (select coalesce(max(e.seq), 0) from events e
+    async origin(taskId: string): Promise<Cursor & { readonly runId: string | undefined }> {
+      const { rows } = await postgres.query<{ run_id: string | null; epoch: number; seq: bigint }>(
+        `select t.run_id, t.epoch, (select coalesce(max(e.seq), 0) from events e
            where e.task_id = t.task_id and e.run_id is distinct from t.run_id) as seq
          from tasks t where t.task_id = $1`,
         [taskId],
       );
-      return { runId: rows[0]?.run_id ?? undefined, seq: Number(rows[0]?.seq ?? 0) };
+      const [row] = rows;
+      return { runId: row?.run_id ?? undefined, epoch: row?.epoch ?? 0, seq: Number(row?.seq ?? 0) };
     },
 
     /** All milestones of a task after a number, oldest first, as its readers know them. @param standing read before this */

@@ -125,8 +125,7 @@ local function turnCall(call, order, attempt)
   if seq > shown then supersede(call, order, attempt) end
 end
 
--- Where a call's text is not all that was streamed, a reader asks for the whole answer. A text at its bound was all there as far as one
--- can tell.
+-- Where a call's text is not all that was streamed, a reader asks for the whole answer.
 local function completeCall(call, order, attempt, bytes)
   local shown = seq
   showMilestones(1)
@@ -134,7 +133,7 @@ local function completeCall(call, order, attempt, bytes)
   local key = KEYS[5 + call]
   if bytes > 0 then
     local length = redis.call('STRLEN', key)
-    if known[6 + 3 * call] ~= attempt or (length ~= bytes and length < maxText) then
+    if known[6 + 3 * call] ~= attempt or length ~= bytes then
       lost = lost or {}
       lost[index] = true
     end
