@@ -25,6 +25,7 @@ const metrics = createMetrics();
 const log = createLogger({ level: 'error', format: 'json', service: 'bench' });
 const liveFeed = new LiveFeed(bench.redis, {
   coalesceMs: Number(coalesceMs),
+  ringCapacity: 512,
   backlogEvents: backlogBytes === '' ? 1_000 : 1_000_000,
   backlogBytes: Number(backlogBytes || 262_144),
   log,

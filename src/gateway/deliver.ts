@@ -61,7 +61,7 @@ export async function deliver(outlet: Outlet, { gone, streams, events }: Deliver
   const reader = { signal, unsent: outlet.unsent, accept, onSlow: () => slow.abort() };
   try {
     for await (const batch of events(reader))
-      if (!outlet.write(batch)) await once(outlet.emitter(), 'drain', { signal: drained });
+      if (!outlet.write(batch) && !(await hasDrained(outlet, drained))) return 'gone';
   } catch (error) {
     if (error instanceof SlowReaderError || (slow.signal.aborted && !signal.aborted)) {
       streams.closed('slow');
@@ -73,4 +73,16 @@ export async function deliver(outlet: Outlet, { gone, streams, events }: Deliver
   if (!streams.closing.aborted) return 'over';
   streams.closed('stopped');
   return 'stopped';
+}
+
+/** False when the connection broke instead, of which its close is told a moment later. */
+async function hasDrained(outlet: Outlet, signal: AbortSignal): Promise<boolean> {
+  const emitter = outlet.emitter();
+  try {
+    await once(emitter, 'drain', { signal });
+    return true;
+  } catch (error) {
+    if (signal.aborted || !emitter.destroyed) throw error;
+    return false;
+  }
 }

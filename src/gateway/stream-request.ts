@@ -59,7 +59,7 @@ export function followRequest(
 }
 
 /** How a task ended that has no row, and so no events. */
-async function endedSilently(parts: RouteParts, taskId: string): Promise<string | undefined> {
+export async function endedSilently(parts: RouteParts, taskId: string): Promise<string | undefined> {
   if ((await parts.stores.tasks.get(taskId)) !== undefined) return undefined;
   const execution = await parts.client.describe(taskId);
   const status = execution === undefined ? undefined : toStatus(execution.status);

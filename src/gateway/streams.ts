@@ -7,7 +7,14 @@ import { catchUp } from './catch-up.ts';
 import type { App, RouteParts } from './parts.ts';
 import { eventPage, problemAnswer, queryNumber } from './schemas.ts';
 import { sendEvents } from './sse.ts';
-import { assertKnown, followRequest, readStreamRequest, streamQuery, taskParams } from './stream-request.ts';
+import {
+  assertKnown,
+  endedSilently,
+  followRequest,
+  readStreamRequest,
+  streamQuery,
+  taskParams,
+} from './stream-request.ts';
 import { checkingQueryOnly, submit, submitQuery } from './submit.ts';
 import { taskInput } from './task-input-schema.ts';
 import { linksOf } from './task-view.ts';
@@ -112,6 +119,8 @@ function registerSubmitAndStream(app: App, parts: RouteParts): void {
 async function hasAll(parts: RouteParts, taskId: string, after: Cursor): Promise<boolean> {
   if (parts.stores.liveFeed.recent(taskId, after) !== undefined) return false;
   try {
+    // The position of an end that no event tells.
+    if (after.epoch === 0 && (await endedSilently(parts, taskId)) !== undefined) return true;
     const head = await parts.stores.events.head(taskId);
     if (head !== undefined && !head.ended) return false;
     const { isOver, events } = await catchUp(parts.stores, taskId, after);

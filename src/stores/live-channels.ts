@@ -12,10 +12,12 @@ export type LiveEntry = {
   readonly epoch: number;
   readonly first: number;
   readonly bytes: number;
+  /** Whether the ring has all of it. */
+  readonly isInRing: boolean;
   readonly events: () => readonly TaskEvent[];
 };
 
-type Gathered = { epoch: number; first: number; events: TaskEvent[]; bytes: number };
+type Gathered = { epoch: number; first: number; events: TaskEvent[]; bytes: number; isInRing: boolean };
 
 type Channel = {
   readonly taskId: string;
@@ -28,6 +30,8 @@ type Channel = {
 export type ChannelOptions = {
   /** 0: every entry goes on as it is. */
   readonly coalesceMs: number;
+  /** How many of a task's events are told again from here. */
+  readonly historyEvents: number;
   /** An entry that cannot be read. */
   readonly onFault: (taskId: string, error: unknown) => void;
 };
@@ -64,7 +68,7 @@ export class LiveChannels {
       channel = {
         taskId,
         subscriptions: new Set(),
-        history: new LiveHistory(this.#room),
+        history: new LiveHistory(this.#room, this.#options.historyEvents),
         gathered: undefined,
         flushedAt: Number.NEGATIVE_INFINITY,
       };
@@ -108,7 +112,7 @@ export class LiveChannels {
       return;
     }
     if (events.length === 0) return;
-    const { epoch, first, bytes } = entry;
+    const { epoch, first, bytes, isInRing } = entry;
     const { gathered } = channel;
     if (
       gathered !== undefined &&
@@ -117,9 +121,10 @@ export class LiveChannels {
     ) {
       gathered.events.push(...events);
       gathered.bytes += bytes;
+      gathered.isInRing &&= isInRing;
     } else {
       this.#flush(channel);
-      channel.gathered = { epoch, first, events: [...events], bytes };
+      channel.gathered = { epoch, first, events: [...events], bytes, isInRing };
     }
     if (this.#options.coalesceMs === 0) this.#flush(channel);
     else this.#touched.add(channel);
@@ -190,9 +195,10 @@ export class LiveChannels {
     if (gathered === undefined) return;
     channel.gathered = undefined;
     channel.flushedAt = performance.now();
-    const { epoch, first, events, bytes } = gathered;
+    const { epoch, first, events, bytes, isInRing } = gathered;
     const batch: LiveBatch = { taskId, epoch, first, last: first + events.length - 1, events, bytes };
-    channel.history.push(batch);
+    if (isInRing) channel.history.push(batch);
+    else channel.history.clear();
     for (const subscription of channel.subscriptions) subscription.push(batch);
   }
 }

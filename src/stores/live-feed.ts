@@ -12,6 +12,8 @@ import type { Redis } from './redis.ts';
 export type LiveFeedOptions = {
   /** Events of a task that come within this time go to its readers together; 0: each as it comes. */
   readonly coalesceMs: number;
+  /** Events that a ring keeps of each task. */
+  readonly ringCapacity: number;
   /** How far a reader may stay behind. */
   readonly backlogEvents: number;
   readonly backlogBytes: number;
@@ -37,6 +39,8 @@ export class LiveFeed {
     this.#options = options;
     const channels = new LiveChannels({
       coalesceMs: options.coalesceMs,
+      // Half, since another process may know a ring that is further on by what has not come here yet.
+      historyEvents: Math.floor(options.ringCapacity / 2),
       onFault: (taskId, error) =>
         options.log?.error('an entry of the live feed cannot be read', { taskId, error }),
     });

@@ -1,5 +1,6 @@
 // The last events of a task that this process has handed to readers: whoever comes back soon is served from here, and costs no store
-// anything. It is bounded, per task and in all, and never holds events between which one is missing.
+// anything. It is bounded, per task and in all, and never holds events between which one is missing. It goes back no further than rings
+// do: a reader that was told events behind a gap, and left before the snapshot for it, has a position there at which only that helps.
 
 import type { Cursor, TaskEvent } from '../task/event.ts';
 import type { LiveBatch } from './live-subscription.ts';
@@ -16,11 +17,13 @@ const MAX_BYTES_IN_ALL = 8 * 1_048_576;
 
 export class LiveHistory {
   readonly #room: HistoryRoom;
+  readonly #mostEvents: number;
   #batches: LiveBatch[] = [];
   #bytes = 0;
 
-  constructor(room: HistoryRoom) {
+  constructor(room: HistoryRoom, mostEvents: number) {
     this.#room = room;
+    this.#mostEvents = mostEvents;
   }
 
   push(batch: LiveBatch): void {
@@ -44,7 +47,8 @@ export class LiveHistory {
     const first = this.#batches[0];
     const last = this.#batches.at(-1);
     if (first === undefined || last === undefined || at.epoch !== last.epoch) return undefined;
-    if (at.seq < first.first - 1 || at.seq > last.last) return undefined;
+    const least = Math.max(first.first - 1, last.last - this.#mostEvents);
+    if (at.seq < least || at.seq > last.last) return undefined;
     if (at.seq === last.last && last.events.at(-1)?.type === 'stream_end') return undefined;
     const events = this.#batches.flatMap((batch) =>
       batch.last <= at.seq ? [] : batch.events.slice(Math.max(0, at.seq + 1 - batch.first)),

@@ -166,6 +166,7 @@ function toLiveEntry({
   e = '',
   s = '',
   b = '',
+  d = '',
 }: Readonly<Record<string, string>>): LiveEntry {
   const epoch = Number(e);
   const first = Number(s);
@@ -174,6 +175,7 @@ function toLiveEntry({
     epoch,
     first,
     bytes: b.length,
+    isInRing: d !== '0',
     events: () => {
       const bodies = JSON.parse(b) as (Omit<EventDraft, 'id'> & { at: string })[]; // written by the publishing script
       return bodies.map((body, index): TaskEvent => ({ ...body, taskId, seq: first + index, epoch }));

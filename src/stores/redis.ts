@@ -127,7 +127,7 @@ export function createRedis(options: RedisOptions, log: Logger): Redis {
     },
     connectedForMs: () => (readyAt === undefined ? 0 : performance.now() - readyAt),
     run: (script, keys, args) => runScript(client, script, keys, args),
-    duplicate: () => duplicate(client, log),
+    duplicate: () => duplicate(client, options.keyPrefix, log),
     ping: async () => {
       await client.ping();
     },
@@ -219,8 +219,10 @@ async function readRunId(client: Client): Promise<string> {
   return match[1];
 }
 
-function duplicate(client: Client, log: Logger): Client {
+/** Whoever looks at the server's list of clients finds it by the name of its keys. */
+function duplicate(client: Client, keyPrefix: string, log: Logger): Client {
   const copy = client.duplicate({
+    connectionName: `${keyPrefix}:reader`,
     maxRetriesPerRequest: null,
     enableOfflineQueue: true,
     autoResendUnfulfilledCommands: true,

@@ -47,7 +47,7 @@ export type StoreOptions = {
   /** Left out: batches of 500. */
   readonly eventLog?: EventLogOptions;
   /** Left out: as shipped. */
-  readonly liveFeed?: LiveFeedOptions;
+  readonly liveFeed?: Omit<LiveFeedOptions, 'ringCapacity'>;
   /** Where events have a Redis of their own; left out: the same. */
   readonly eventsRedis?: Redis | undefined;
   /** Tasks that a tenant may have without an end; left out: any number. */
@@ -60,7 +60,11 @@ const HOUR_MS = 3_600_000;
 
 const DEFAULT_EVENT_LOG: EventLogOptions = { batchSize: 500, onRefused: () => undefined };
 
-const DEFAULT_LIVE_FEED: LiveFeedOptions = { coalesceMs: 50, backlogEvents: 1_000, backlogBytes: 262_144 };
+const DEFAULT_LIVE_FEED: Omit<LiveFeedOptions, 'ringCapacity'> = {
+  coalesceMs: 50,
+  backlogEvents: 1_000,
+  backlogBytes: 262_144,
+};
 
 const DEFAULT_BUDGET: BudgetGateOptions = {
   store: 'redis',
@@ -107,7 +111,10 @@ export function createStores(postgres: Postgres, redis: Redis, options: StoreOpt
     hydrate,
     ledger,
     limits,
-    liveFeed: new LiveFeed(eventsRedis, options.liveFeed ?? DEFAULT_LIVE_FEED),
+    liveFeed: new LiveFeed(eventsRedis, {
+      ...(options.liveFeed ?? DEFAULT_LIVE_FEED),
+      ringCapacity: options.events.ringCapacity,
+    }),
     processes,
     redisGate,
     queueCounts: createQueueCounts(postgres),

@@ -18,6 +18,7 @@ const milestone = (seq: number, epoch = 2): TaskEvent => ({
 function storesOf(standing: Partial<Standing>, history: readonly TaskEvent[]) {
   const present = {
     origin: 0,
+    newest: 2,
     standing: {
       epoch: 2,
       seq: 0,

@@ -9,10 +9,10 @@ import { follow } from '../../src/gateway/follow.ts';
 import type { LiveSubscription } from '../../src/stores/live-subscription.ts';
 import type { Cursor, TaskEvent } from '../../src/task/event.ts';
 import { eventually } from '../support/eventually.ts';
-import { openTestStores, type TestStores } from '../support/stores.ts';
+import { openTestStores, storesOn, type TestStores } from '../support/stores.ts';
 import { createStoredTask, followEvents, followStoresOf, textOf } from './events.ts';
 
-const RING = 8;
+const RING = 64;
 let servers: TestStores;
 
 beforeAll(async () => {
@@ -80,7 +80,6 @@ describe('readers of a task that others follow', () => {
       }
       return events;
     };
-    // Text that has left the ring of eight is among it.
     for (const from of [2, 5, 20]) expect(await read(told[from])).toEqual(told.slice(from + 1));
     expect(asked).toBe(0);
     stop.abort();
@@ -93,7 +92,7 @@ describe('readers of a task that others follow', () => {
     const task = newTask();
     await task.begin();
     await task.startCall();
-    for (let piece = 0; piece < 20; piece += 1) await task.delta(`${piece} `);
+    for (let piece = 0; piece < 2 * RING; piece += 1) await task.delta(`${piece} `);
     const { presents, ...stores } = followStoresOf(servers);
     const present = await presents.of(task.taskId);
     const shared = { ...stores, presents: { of: async () => present } };
@@ -101,6 +100,42 @@ describe('readers of a task that others follow', () => {
     expect(one?.events.map(({ type }) => type)).toContain('call_snapshot');
     expect(two).toBe(one);
     expect(await catchUp(shared, task.taskId, { epoch: 1, seq: 3 })).not.toBe(one);
+  });
+});
+
+describe('a reader that left behind a gap, and before the snapshot for it', () => {
+  test.each([
+    ['where the ring is short', { ringCapacity: 8 }],
+    ['where memory is', { ringCapacity: 512, keepsDeltas: () => false }],
+  ])('gets the whole text though others follow all along, %s', async (_, options) => {
+    const stores = storesOn(servers, { events: { ...options, onPublished: () => undefined } });
+    const task = createStoredTask({ ...servers, stores }, `task-${randomUUID()}`);
+    const from = followStoresOf({ ...servers, stores });
+    const signal = AbortSignal.timeout(20_000);
+    const told: Record<'other' | 'mine', TaskEvent[]> = { other: [], mine: [] };
+    const read = async (who: 'other' | 'mine', until: (event: TaskEvent) => boolean) => {
+      for await (const event of followEvents(from, task.taskId, { signal, after: told[who].at(-1) })) {
+        told[who].push(event);
+        if (until(event)) return;
+      }
+    };
+    const other = read('other', () => false);
+    await task.begin();
+    await task.startCall();
+    const text = Array.from({ length: 25 }, (_, piece) => `${piece} `);
+    for (const piece of text.slice(0, 10)) await task.delta(piece);
+    await task.milestone({ id: 'wait', type: 'rate_wait', stepId: 'answer' });
+    for (const piece of text.slice(10)) await task.delta(piece);
+    await eventually(() => expect(textOf(told.other)).toBe(text.join('')));
+    await read('mine', ({ type }) => type === 'rate_wait');
+    const back = read('mine', () => false);
+    await eventually(() => expect(told.mine.at(-1)?.seq).toBe(told.other.at(-1)?.seq));
+    await task.completeCall(text.join(''));
+    await task.end();
+    await Promise.all([other, back]);
+    expect(textOf(told.other)).toBe(text.join(''));
+    expect(textOf(told.mine)).toBe(text.join(''));
+    await stores.liveFeed.close();
   });
 });
 

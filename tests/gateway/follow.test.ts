@@ -419,8 +419,7 @@ describe('what a reader asks for', () => {
     const task = newTask();
     await task.begin();
     await task.startCall();
-    await stream(task, 20);
-    await task.completeCall('x');
+    await task.completeCall(await stream(task, 20));
     await task.end();
     expect(typesOf(await readAll(task.taskId, { types: new Set(['task_started', 'call_completed']) }))).toBe(
       'task_started call_completed stream_end',

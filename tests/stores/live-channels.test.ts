@@ -17,6 +17,7 @@ afterEach(() => {
 function open(...taskIds: string[]) {
   const channels = new LiveChannels({
     coalesceMs: COALESCE_MS,
+    historyEvents: 100,
     onFault: (_, error) => {
       throw error;
     },
@@ -44,11 +45,13 @@ function open(...taskIds: string[]) {
   return {
     got,
     subscriptions,
-    publish(taskId: string) {
+    recent: (taskId: string, seq: number) =>
+      channels.recent(taskId, { epoch: 1, seq })?.events.map((event) => event.seq),
+    publish(taskId: string, isInRing = true) {
       const seq = (seqs.get(taskId) ?? 0) + 1;
       seqs.set(taskId, seq);
       const event: TaskEvent = { taskId, epoch: 1, seq, type: 'call_delta', at: '2030-01-01T00:00:00.000Z' };
-      channels.take({ taskId, epoch: 1, first: seq, bytes: 10, events: () => [event] });
+      channels.take({ taskId, epoch: 1, first: seq, bytes: 10, isInRing, events: () => [event] });
       channels.settle();
     },
   };
@@ -80,6 +83,27 @@ describe('events of one task', () => {
     expect(got.get('a')?.map(({ at }) => at)).toEqual([0, 50]);
     expect(got.get('b')?.map(({ at }) => at)).toEqual([30, 80]);
   });
+});
+
+it('tells nothing again of before an event that the ring has not', () => {
+  const { publish, recent } = open('a');
+  const publishAlone = (isInRing: boolean) => {
+    publish('a', isInRing);
+    vi.advanceTimersByTime(100);
+  };
+  for (const isInRing of [true, true, false]) publishAlone(isInRing);
+  expect(recent('a', 3)).toBeUndefined();
+  publishAlone(true);
+  expect(recent('a', 3)).toEqual([4]);
+  expect(recent('a', 2)).toBeUndefined();
+  // Gathered together they count as what is worst among them.
+  publishAlone(true);
+  publish('a', true);
+  publish('a', true);
+  publish('a', false);
+  publish('a', true);
+  vi.advanceTimersByTime(100);
+  expect([5, 6, 8].map((seq) => recent('a', seq))).toEqual([undefined, undefined, undefined]);
 });
 
 it('hands on nothing of a task whose last reader left meanwhile', () => {

@@ -18,6 +18,7 @@ afterAll(() => test[Symbol.asyncDispose]());
 function openFeed(options: Partial<LiveFeedOptions> = {}) {
   const feed = new LiveFeed(test.redis, {
     coalesceMs: 50,
+    ringCapacity: 512,
     backlogEvents: 1_000,
     backlogBytes: 262_144,
     ...options,

@@ -23,7 +23,7 @@ function batchOf(
 }
 
 function open(room: HistoryRoom = { bytes: 0 }) {
-  return { room, history: new LiveHistory(room) };
+  return { room, history: new LiveHistory(room, 1_000) };
 }
 
 const numbersAfter = (history: LiveHistory, seq: number, epoch = 1) =>
@@ -88,9 +88,16 @@ describe('the live history of a task', () => {
     expect(room.bytes).toBe(0);
   });
 
+  it('goes back by so many events and no further', () => {
+    const history = new LiveHistory({ bytes: 0 }, 3);
+    for (let first = 1; first <= 9; first += 2) history.push(batchOf(first, 2));
+    expect(numbersAfter(history, 7)).toEqual([8, 9, 10]);
+    expect(history.after({ epoch: 1, seq: 6 })).toBeUndefined();
+  });
+
   it('shares one bound with all others, and gives back what it forgets', () => {
     const { history, room } = open();
-    const others = Array.from({ length: 63 }, () => new LiveHistory(room));
+    const others = Array.from({ length: 63 }, () => new LiveHistory(room, 1_000));
     for (const other of others) other.push(batchOf(1, 1, { bytes: 131_072 }));
     history.push(batchOf(1, 1, { bytes: 131_072 }));
     expect(numbersAfter(history, 0)).toEqual([1]);

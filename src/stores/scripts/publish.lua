@@ -20,8 +20,8 @@
 --   has none. Else {'OK', epoch, seq before, then pairs: index of an event from 1, its answer}. Events that are not named were given the
 --   numbers that follow, one after the other. Answers: the number that a milestone had already, 0 for a delta that was there, -1 for what
 --   is refused, because the run has ended or a newer attempt of the call has begun.
--- Entries: live {n, t, r, e, s, b}: task, run, epoch, number of the first event, bodies as a JSON array; ring {s, b}, with the number of the
---   last event in its id; log {t, r, e, s, m}: number before the first event, and a JSON array of [event id, what to add to it].
+-- Entries: live {n, t, r, e, s, b, d}: task, run, epoch, number of the first event, bodies as a JSON array, '1' where the ring has the deltas
+--   too; ring {s, b}, with the number of the last event in its id; log {t, r, e, s, m}: number before the first event, and a JSON array of [event id, what to add to it].
 -- What takes time is calls of Redis, and tables and texts that are built: so there is one entry for each batch, and its texts come ready,
 -- as they are where every event is new.
 local meta = KEYS[2]
@@ -210,7 +210,7 @@ else
   end
 end
 local entry = redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[7], '*', 'n', redis.call('INCR', KEYS[5]), 't', ARGV[9], 'r', ARGV[2],
-  'e', epoch, 's', before + 1, 'b', batch)
+  'e', epoch, 's', before + 1, 'b', batch, 'd', ARGV[8])
 local time = string.sub(entry, 1, 8)
 local isStale = ended or known[6] ~= time
 changes[2] = seq
