@@ -253,7 +253,7 @@ async function answerOf(
 
 /**
  * Puts each snapshot after the last event that it stands behind. Of several in one place only the last carries the number up to which
- * they reach: a reader that leaves between them comes back to all that are left.
+ * they reach: a reader that leaves between them comes back to all of them.
  */
 function weave(missed: readonly TaskEvent[], snapshots: readonly Snapshot[]): TaskEvent[] {
   const waiting = snapshots.toSorted((left, right) => left.event.seq - right.event.seq);
@@ -261,9 +261,8 @@ function weave(missed: readonly TaskEvent[], snapshots: readonly Snapshot[]): Ta
   const put = (before: number) => {
     for (let next = waiting[0]; next !== undefined && next.event.seq < before; next = waiting[0]) {
       waiting.shift();
-      const others = waiting.filter(({ event }) => event.seq === next.event.seq);
-      const since = Math.min(next.since, ...others.map((other) => other.since));
-      woven.push(others.length === 0 ? next.event : { ...next.event, seq: since });
+      const isLast = waiting[0]?.event.seq !== next.event.seq;
+      woven.push(isLast ? next.event : { ...next.event, seq: next.since });
     }
   };
   for (const event of missed) {

@@ -107,6 +107,29 @@ export async function* followEvents(
   for await (const batch of follow(stores, taskId, options)) yield* batch.events;
 }
 
+/** A reader in the background whose events can be looked at while it reads. */
+export function startFollowing(stores: FollowStores, taskId: string, options: Partial<FollowOptions> = {}) {
+  const stop = new AbortController();
+  const events: TaskEvent[] = [];
+  const read = async () => {
+    for await (const event of followEvents(stores, taskId, { signal: stop.signal, ...options }))
+      events.push(event);
+  };
+  const done = read();
+  return {
+    events,
+    done,
+    until: (check: (events: readonly TaskEvent[]) => boolean) =>
+      eventually(() => {
+        if (!check(events)) throw new Error(`the reader has ${typesOf(events)}`);
+      }),
+    async stop() {
+      stop.abort();
+      await done;
+    },
+  };
+}
+
 /** Text as a client has it after these events: deltas add, a snapshot replaces, a reset and a new attempt begin anew. */
 export function textOf(events: readonly TaskEvent[]): string {
   let text = '';

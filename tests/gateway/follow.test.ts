@@ -5,9 +5,8 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { FollowOptions } from '../../src/gateway/follow.ts';
 import type { TaskEvent } from '../../src/task/event.ts';
-import { eventually } from '../support/eventually.ts';
 import { openTestStores, storesOn, type TestStores } from '../support/stores.ts';
-import { createStoredTask, followEvents, followStoresOf, textOf, typesOf } from './events.ts';
+import { createStoredTask, followEvents, followStoresOf, startFollowing, textOf, typesOf } from './events.ts';
 
 const RING = 8;
 let servers: TestStores;
@@ -31,30 +30,8 @@ async function readAll(taskId: string, options: Partial<FollowOptions> = {}): Pr
 }
 
 /** A reader in the background whose events can be looked at while it reads. */
-function startReading(taskId: string, options: Partial<FollowOptions> = {}) {
-  const stop = new AbortController();
-  const events: TaskEvent[] = [];
-  const read = async () => {
-    for await (const event of followEvents(followStoresOf(servers), taskId, {
-      signal: stop.signal,
-      ...options,
-    }))
-      events.push(event);
-  };
-  const done = read();
-  return {
-    events,
-    done,
-    until: (check: (events: readonly TaskEvent[]) => boolean) =>
-      eventually(() => {
-        if (!check(events)) throw new Error(`the reader has ${typesOf(events)}`);
-      }),
-    async stop() {
-      stop.abort();
-      await done;
-    },
-  };
-}
+const startReading = (taskId: string, options: Partial<FollowOptions> = {}) =>
+  startFollowing(followStoresOf(servers), taskId, options);
 
 /** Empties Redis. What was published is in Postgres by then, with its numbers. */
 async function removeFromRedis(...tasks: ReturnType<typeof newTask>[]): Promise<void> {
