@@ -9,6 +9,10 @@ const START = '(?<![A-Za-z0-9])';
 const KEYS = new RegExp(
   [
     `${START}sk-[\\w-]{12,}`,
+    `${START}[prs]k_(?:live|test)_\\w{12,}`,
+    `${START}gsk_\\w{16,}`,
+    `${START}hf_\\w{16,}`,
+    'ya29\\.[\\w-]{16,}',
     `${START}gh[pousr]_\\w{16,}`,
     'AIza[\\w-]{12,}',
     '(?:AKIA|ASIA)[A-Z0-9]{12,}',
@@ -24,17 +28,31 @@ const BEARER = new RegExp(`${START}bearer\\s{1,8}[\\w.~+/=-]{12,}`, 'gi');
 /** A key that is cut off counts to the end of its text. */
 const PRIVATE_KEY =
   /-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----[\s\S]*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|$)/g;
-/** `://user:password@` */
-const URL_PASSWORD = /(:\/\/[^\s:/@?#]{0,256}:)[^\s/]{1,2048}@/g;
+/** `://user:password@`. A port is none, whatever stands behind it. */
+const URL_PASSWORD = /(:\/\/[^\s:/@?#]{0,256}:)(?!\d{1,5}[?#"'`)\],\\])[^\s/"<>[\]{}\\]{1,2048}@/g;
+const BASIC = /(authorization["']?\s{0,4}:\s{0,4}["']?basic\s{1,8})[\w+/=-]{4,}/gi;
 
 const NAME =
-  '(?:password|passwd|pwd|passphrase|api[_-]?key|access[_-]?key|secret(?:[_-]?key)?|(?:access|refresh|auth)[_-]?token)';
+  '(?:password|passwd|pwd|passphrase|(?:api|access|account)[_-]?key|secret(?:[_-]?key)?|(?:access|refresh|auth|session)[_-]?token)';
 /** The word that stands for a value, or what a cut left of it: it is no value. */
 const CUT_OFF = `(?!["']?(?:\\[[a-z]{0,8}\\]?)?…$)`;
-/** `password=…` of a query or a connection string, quoted or not. */
-const ASSIGNED = new RegExp(`(${NAME}\\s{0,4}=\\s{0,4})${CUT_OFF}(?:"[^"]*"?|'[^']*'?|[^\\s&;"'<>]+)`, 'gi');
-/** `"password": "…"` of JSON inside a text, escaped or not. */
-const QUOTED = new RegExp(`(${NAME}\\\\{0,4}["']\\s{0,4}:\\s{0,4}\\\\{0,4}["'])${CUT_OFF}[^"'\\\\]+`, 'gi');
+/** What stands between quotes, where a backslash or, for some, a second quote makes one part of it. */
+const IN_QUOTES = (quote: string, doubled = '') => `(?:[^${quote}\\\\]|\\\\[\\s\\S]?${doubled})`;
+/** `password=…` of a query or a connection string: in quotes, in quotes of a text that is in quotes itself, or bare. */
+const ASSIGNED = new RegExp(
+  `(${NAME}\\s{0,4}=(?!=)\\s{0,4})${CUT_OFF}(?:"${IN_QUOTES('"', '|""')}*"?|'${IN_QUOTES("'", "|''")}*'?|\\\\{1,4}["'][^"'\\\\]*|[^\\s&;"\\\\]+)`,
+  'gi',
+);
+/** `"password": "…"` of JSON inside a text. */
+const QUOTED = new RegExp(
+  `(${NAME}["']\\s{0,4}:\\s{0,4})(?:(")${CUT_OFF}${IN_QUOTES('"')}+|(')${CUT_OFF}${IN_QUOTES("'")}+)`,
+  'gi',
+);
+/** The same where the JSON is in a text of JSON: each backslash and each quote inside has one more. */
+const QUOTED_TWICE = new RegExp(
+  `(${NAME}\\\\{1,4}["']\\s{0,4}:\\s{0,4}\\\\{1,4}["'])${CUT_OFF}(?:[^"'\\\\]|'|\\\\\\\\(?:\\\\\\\\|\\\\["']|[^\\\\"'])?)+`,
+  'gi',
+);
 
 /** A kilobyte and more without a break, in either alphabet; or in lines, as mail has it. Looked for where a word begins, and only there. */
 const LONG_BASE64 = /(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{1024,}={0,2}/g;
@@ -49,9 +67,11 @@ const REPLACEMENTS: readonly (readonly [RegExp, string])[] = [
   [BASE64_LINES, '[base64]'],
   [BEARER, REDACTED],
   [KEYS, REDACTED],
+  [BASIC, `$1${REDACTED}`],
   [URL_PASSWORD, `$1${REDACTED}@`],
   [ASSIGNED, `$1${REDACTED}`],
-  [QUOTED, `$1${REDACTED}`],
+  [QUOTED, `$1$2$3${REDACTED}`],
+  [QUOTED_TWICE, `$1${REDACTED}`],
 ];
 /** Whether there is anything to replace at all: most texts are passed over at the cost of one look. */
 const ANY = new RegExp(REPLACEMENTS.map(([pattern]) => pattern.source).join('|'), 'i');

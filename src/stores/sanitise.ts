@@ -23,7 +23,7 @@ const BINARY = '[binary]';
 
 /** Names of fields whose values are secrets, in lower case and without separators. `inputTokens` is none, `accessToken` is. */
 const SECRET_NAME =
-  /apikey|accesskey|authorization|password|passwd|passphrase|adminkey|privatekey|secret|credential|cookie|token$/;
+  /apikey|accesskey|accountkey|authorization|password|passwd|pwd$|passphrase|adminkey|privatekey|secret|credential|cookie|token$/;
 
 type Room = { left: number };
 
