@@ -95,7 +95,8 @@ export class LiveChannels {
 
   /** What was handed to readers of a task after a position, while one of them is still there. */
   recent(taskId: string, at: Cursor): Recent | undefined {
-    return this.#of(taskId).get(taskId)?.history.after(at);
+    const channel = this.#of(taskId).get(taskId);
+    return channel?.history.after(at, channel.gathered?.events.length);
   }
 
   /** Hands an entry to the readers of its task, now or with what comes next. `settle` follows after the last one of a read. */

@@ -42,12 +42,15 @@ export class LiveHistory {
     }
   }
 
-  /** Undefined where the position is not one in here, or nothing can come after it. */
-  after(at: Cursor): Recent | undefined {
+  /**
+   * Undefined where the position is not one in here, or nothing can come after it.
+   * @param waiting events that come next and are not in here yet
+   */
+  after(at: Cursor, waiting = 0): Recent | undefined {
     const first = this.#batches[0];
     const last = this.#batches.at(-1);
     if (first === undefined || last === undefined || at.epoch !== last.epoch) return undefined;
-    const least = Math.max(first.first - 1, last.last - this.#mostEvents);
+    const least = Math.max(first.first - 1, last.last + waiting - this.#mostEvents);
     if (at.seq < least || at.seq > last.last) return undefined;
     if (at.seq === last.last && last.events.at(-1)?.type === 'stream_end') return undefined;
     const events = this.#batches.flatMap((batch) =>

@@ -93,6 +93,8 @@ describe('the live history of a task', () => {
     for (let first = 1; first <= 9; first += 2) history.push(batchOf(first, 2));
     expect(numbersAfter(history, 7)).toEqual([8, 9, 10]);
     expect(history.after({ epoch: 1, seq: 6 })).toBeUndefined();
+    expect(history.after({ epoch: 1, seq: 7 }, 1)).toBeUndefined();
+    expect(history.after({ epoch: 1, seq: 8 }, 1)?.events).toHaveLength(2);
   });
 
   it('shares one bound with all others, and gives back what it forgets', () => {
