@@ -9,7 +9,7 @@ import { type CatchUpStores, catchUp, lackingText, withAnswers } from './catch-u
 import { EventBatch, type TypeFilter, toEventBatch, toFilter, toPieces } from './event-batch.ts';
 
 export type FollowStores = CatchUpStores & {
-  readonly liveFeed: Pick<LiveFeed, 'subscribe' | 'opened' | 'recent'>;
+  readonly liveFeed: Pick<LiveFeed, 'subscribe' | 'opened' | 'recent' | 'saw'>;
 };
 
 export type FollowOptions = {
@@ -155,6 +155,7 @@ class Follower {
     await this.#stores.liveFeed.opened();
     subscription.begin();
     const caught = await this.#untilAnswered(() => catchUp(this.#stores, this.#taskId, this.#told));
+    this.#stores.liveFeed.saw(this.#taskId, caught.cursor);
     if (caught.events.length > 0) this.#idleRounds = 0;
     if (this.#told !== undefined || caught.events.length > 0) this.#told = caught.cursor;
     this.#pieces = toPieces(caught.events);

@@ -99,6 +99,10 @@ export class LiveChannels {
     return channel?.history.after(at, channel.gathered?.events.length);
   }
 
+  saw(taskId: string, at: Cursor): void {
+    this.#of(taskId).get(taskId)?.history.saw(at);
+  }
+
   /** Hands an entry to the readers of its task, now or with what comes next. `settle` follows after the last one of a read. */
   take(entry: LiveEntry): void {
     const channel = this.#of(entry.taskId).get(entry.taskId);

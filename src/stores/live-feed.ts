@@ -94,6 +94,11 @@ export class LiveFeed {
     return this.#channels.recent(taskId, at);
   }
 
+  /** A reader has found everything up to here in the stores, which may be more than has come by the feeds. */
+  saw(taskId: string, at: Cursor): void {
+    this.#channels.saw(taskId, at);
+  }
+
   /** Ends every subscription, then the connection. */
   async close(): Promise<void> {
     this.#isClosed = true;

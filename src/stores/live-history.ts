@@ -20,6 +20,8 @@ export class LiveHistory {
   readonly #mostEvents: number;
   #batches: LiveBatch[] = [];
   #bytes = 0;
+  /** The newest event that somebody found elsewhere. */
+  #seen: Cursor | undefined;
 
   constructor(room: HistoryRoom, mostEvents: number) {
     this.#room = room;
@@ -50,13 +52,21 @@ export class LiveHistory {
     const first = this.#batches[0];
     const last = this.#batches.at(-1);
     if (first === undefined || last === undefined || at.epoch !== last.epoch) return undefined;
-    const least = Math.max(first.first - 1, last.last + waiting - this.#mostEvents);
+    const seen = this.#seen?.epoch === last.epoch ? this.#seen.seq : 0;
+    const newest = Math.max(last.last + waiting, seen);
+    const least = Math.max(first.first - 1, newest - this.#mostEvents);
     if (at.seq < least || at.seq > last.last) return undefined;
     if (at.seq === last.last && last.events.at(-1)?.type === 'stream_end') return undefined;
     const events = this.#batches.flatMap((batch) =>
       batch.last <= at.seq ? [] : batch.events.slice(Math.max(0, at.seq + 1 - batch.first)),
     );
     return { events, at: { epoch: last.epoch, seq: last.last } };
+  }
+
+  /** The stores have events up to here already: what readers were told behind a gap is measured by that. */
+  saw(at: Cursor): void {
+    const before = this.#seen;
+    if (before === undefined || at.epoch > before.epoch || at.seq > before.seq) this.#seen = at;
   }
 
   clear(): void {

@@ -38,6 +38,7 @@ function watchedStores() {
     },
     opened: () => liveFeed.opened(),
     recent: (taskId, at) => liveFeed.recent(taskId, at),
+    saw: (taskId, at) => liveFeed.saw(taskId, at),
   };
   return { stores: { ...stores, liveFeed: feed }, subscriptions };
 }

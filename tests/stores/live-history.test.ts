@@ -95,6 +95,12 @@ describe('the live history of a task', () => {
     expect(history.after({ epoch: 1, seq: 6 })).toBeUndefined();
     expect(history.after({ epoch: 1, seq: 7 }, 1)).toBeUndefined();
     expect(history.after({ epoch: 1, seq: 8 }, 1)?.events).toHaveLength(2);
+    history.saw({ epoch: 1, seq: 12 });
+    history.saw({ epoch: 1, seq: 11 });
+    expect(history.after({ epoch: 1, seq: 8 })).toBeUndefined();
+    expect(numbersAfter(history, 9)).toEqual([10]);
+    history.saw({ epoch: 2, seq: 20 });
+    expect(numbersAfter(history, 9)).toEqual([10]);
   });
 
   it('shares one bound with all others, and gives back what it forgets', () => {
