@@ -167,7 +167,7 @@ describe('another run of a task', () => {
     await persist();
     await test.stores.events.append(task, [step('later')]);
     expect(await numbered(task)).toEqual(['old 1-1', 'end 1-2', 'new 2-3', 'late -1-null', 'later -1-null']);
-    expect(await test.stores.events.origin(task.taskId)).toEqual({ runId: 'run-2', seq: 2 });
+    expect(await test.stores.events.origin(task.taskId)).toEqual({ runId: 'run-2', epoch: 2, seq: 2 });
   });
 
   it('is not told the end of the run before, whose number comes late', async () => {
