@@ -41,7 +41,10 @@ export type Watch = {
   stop(): void;
 };
 
-/** @param begun see createDeltaBatcher. Never rejects for what a provider does. The watch goes on until it is stopped, so that settling is covered by it. */
+/**
+ * Never rejects for what a provider does. The watch goes on until it is stopped, so that settling is covered by it.
+ * @param begun settles when readers were told of the attempt
+ */
 export async function send(
   dependencies: CallDependencies,
   request: CallRequest,

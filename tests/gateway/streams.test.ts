@@ -147,8 +147,9 @@ describe('a stream', () => {
 
   test('ends for a task that Temporal ended before it could begin', async () => {
     gateway.temporal.executions.set('plain-1', { status: 'failed' });
-    const { events } = await read('plain-1/stream');
+    const { events, ids } = await read('plain-1/stream');
     expect(events).toMatchObject([{ type: 'stream_end', data: { status: 'failed' } }]);
+    expect((await read('plain-1/stream', { 'last-event-id': ids.at(-1) ?? '' })).status).toBe(204);
   });
 });
 
