@@ -66,7 +66,7 @@ export class LiveHistory {
   /** The stores have events up to here already: what readers were told behind a gap is measured by that. */
   saw(at: Cursor): void {
     const before = this.#seen;
-    if (before === undefined || at.epoch > before.epoch || at.seq > before.seq) this.#seen = at;
+    if (before?.epoch === at.epoch ? at.seq > before.seq : at.epoch > (before?.epoch ?? 0)) this.#seen = at;
   }
 
   clear(): void {

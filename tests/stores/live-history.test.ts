@@ -99,6 +99,8 @@ describe('the live history of a task', () => {
     history.saw({ epoch: 1, seq: 11 });
     expect(history.after({ epoch: 1, seq: 8 })).toBeUndefined();
     expect(numbersAfter(history, 9)).toEqual([10]);
+    history.saw({ epoch: 0, seq: 99 });
+    expect(history.after({ epoch: 1, seq: 8 })).toBeUndefined();
     history.saw({ epoch: 2, seq: 20 });
     expect(numbersAfter(history, 9)).toEqual([10]);
   });
