@@ -36,17 +36,19 @@ function request(url: string, line: string, headers: readonly string[], body = '
   return socket;
 }
 
-/** Whatever asks Postgres waits. */
-function hold({ test: { postgres } }: TestGateway) {
+/** Until it is let go, nobody learns whether there is a task, and none is started. */
+function hold({ test: { postgres }, temporal }: TestGateway) {
   const asked = Promise.withResolvers<void>();
   const go = Promise.withResolvers<void>();
-  const { query } = postgres;
-  const held: typeof query = async (...given) => {
-    asked.resolve();
-    await go.promise;
-    return query(...given);
-  };
-  Object.assign(postgres, { query: held });
+  const held =
+    <Given extends unknown[], Answer>(ask: (...given: Given) => Promise<Answer>) =>
+    async (...given: Given): Promise<Answer> => {
+      asked.resolve();
+      await go.promise;
+      return ask(...given);
+    };
+  Object.assign(postgres, { query: held(postgres.query) });
+  Object.assign(temporal, { start: held(temporal.start) });
   return { asked: asked.promise, letGo: go.resolve };
 }
 
@@ -60,7 +62,8 @@ test.each([
 ])(
   'a client that asks for %s and leaves before the answer leaves nothing behind',
   async (_, line, headers, body) => {
-    await using gateway = await openTestGateway();
+    // A persister would ask Postgres too.
+    await using gateway = await openTestGateway({ stores: { persists: false } });
     const url = await gateway.listen();
     await createStoredTask(gateway.test, 'left').begin();
     const readers = watchReaders(gateway);

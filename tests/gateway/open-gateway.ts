@@ -14,12 +14,11 @@ import { createLogger } from '../../src/log.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { isPostgresOutage } from '../../src/stores/postgres.ts';
 import { isRedisOutage } from '../../src/stores/redis.ts';
-import type { StoreOptions } from '../../src/stores/stores.ts';
 import type { FailureDetails } from '../../src/task/failure.ts';
 import type { ApprovalDecided, BudgetRaised } from '../../src/workflows/messages.ts';
 import { callDependencies } from '../support/calls.ts';
 import { createFakeModels } from '../support/fake-models.ts';
-import { openTestStores, QUIET, type TestStores } from '../support/stores.ts';
+import { openTestStores, QUIET, type TestStoreOptions, type TestStores } from '../support/stores.ts';
 
 type FakeTemporal = GatewayParts['client'] & {
   readonly started: { readonly input: unknown; readonly taskId: string }[];
@@ -48,7 +47,7 @@ export type TestGateway = AsyncDisposable & {
 
 export type TestGatewayOptions = {
   readonly settings?: Partial<GatewayParts['settings']>;
-  readonly stores?: Partial<StoreOptions>;
+  readonly stores?: TestStoreOptions;
   readonly probes?: GatewayParts['probes'];
   readonly breakers?: GatewayParts['breakers'];
 };
