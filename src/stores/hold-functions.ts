@@ -9,5 +9,5 @@ export const holdFunctions = loadLibrary(
     ...(['hydrate-begin', 'hydrate-stop', 'hydrate-write', 'versions', 'holder', 'inspect'] as const),
     ...(['lease', 'expired'] as const),
   ],
-  { answeringBytes: ['hold'] },
+  { answeringBytes: ['hold'], freeing: ['release', 'take'] },
 );

@@ -10,6 +10,7 @@ import { loadLibrary, loadScript, type Redis } from './redis.ts';
 const functions = loadLibrary(
   ['rate-limits', 'rate-permits'],
   ['rate-admit', 'rate-redeem', 'rate-give-back', 'rate-unbook', 'rate-renew'],
+  { freeing: ['rate-give-back', 'rate-unbook'] },
 );
 const cool = loadScript('rate-cool');
 

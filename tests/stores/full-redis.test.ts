@@ -1,14 +1,18 @@
-// What frees a Redis that has no more memory: text of the live feeds that is old, and entries of the log feeds that are stored.
+// What frees a Redis that has no more memory: text of the live feeds that is old, entries of the log feeds that are stored, and calls
+// that end.
 
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { startHousekeeping } from '../../src/housekeeping.ts';
 import { createMetrics } from '../../src/metrics.ts';
 import { createEventLog } from '../../src/stores/event-log.ts';
-import { eventKeys } from '../../src/stores/keys.ts';
+import { budgetKeys, eventKeys } from '../../src/stores/keys.ts';
 import { callDependencies } from '../support/calls.ts';
 import { eventually } from '../support/eventually.ts';
 import { createFakeModels } from '../support/fake-models.ts';
+import { estimateOf, holdOnce, limitOn, NANO, payerOf } from '../support/holds.ts';
 import { type OwnRedis, openOwnRedis } from '../support/own-redis.ts';
+import { stageRates } from '../support/rates.ts';
+import { readCounters } from '../support/scope-counters.ts';
 import { openTestStores, QUIET, type TestStores } from '../support/stores.ts';
 import { eventsStage, step, steps } from './events-stage.ts';
 
@@ -57,6 +61,33 @@ describe('a full Redis', () => {
     expect((await log.state()).backlog).toBe(0);
     await persister.leave();
     await empty();
+  });
+
+  it('takes back what calls held', async () => {
+    const { redisGate } = test.stores;
+    const payer = payerOf('full');
+    const held = {
+      attemptKey: 'task-full:run:answer:1#0.1.1.0',
+      payer,
+      estimate: estimateOf(NANO),
+      limits: [limitOn(payer, 'user', 5n * NANO)],
+    };
+    expect((await holdOnce(test.stores, held)).kind).toBe('ok');
+    const { rates, provider, model, tenantId, admit, keys } = stageRates(test.redis, {
+      provider: () => ({ maxParallel: 2 }),
+    });
+    const { attemptKey } = held;
+    expect((await admit({ callKey: 'held', attemptKey })).kind).toBe('admitted');
+    await fill();
+    await expect(redisGate.renew(held, 1)).rejects.toThrow('OOM');
+    await redisGate.release(held, 'void', { nanoUsd: 0n, tokens: 0 });
+    await rates.giveBack({ provider, model, tenantId, attemptKey }, { input: 0, output: 0, isSent: false });
+    await empty();
+    const { scope } = budgetKeys(test.prefix, payer.tenantId);
+    expect(await readCounters(test.redis, scope('user', payer.userId))).toMatchObject({
+      'all:usd:held': '0',
+    });
+    expect(await test.redis.command((client) => client.zcard(keys.outerLeases))).toBe(0);
   });
 });
 

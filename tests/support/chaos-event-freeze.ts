@@ -2,6 +2,7 @@
 // nobody must hear of it.
 
 import { startSimulatedProvider } from '../../dev/simulated-provider/server.ts';
+import { isStreaming } from './chaos-freeze.ts';
 import type { Faults } from './event-audit.ts';
 import { observe } from './event-observer.ts';
 import { eventually } from './eventually.ts';
@@ -59,11 +60,6 @@ export async function freezeWhileStreaming(fleet: Fleet, redisUrl: string, freez
     if (after !== before) faults.push(`${taskId}: ${before} became ${after}`);
   }
   return { faults, freezes, refusedPieces: [...refused.values()].reduce((sum, count) => sum + count, 0) };
-}
-
-/** In mid-stream, and far from its end. */
-function isStreaming({ outcome, outputTokensSent }: { outcome: unknown; outputTokensSent: number }): boolean {
-  return outcome === null && outputTokensSent > 2;
 }
 
 /** Counter, ring and rows of a task, to be compared. */

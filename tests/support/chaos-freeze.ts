@@ -41,6 +41,7 @@ export async function freezeAndThaw(fleet: Fleet, freezes: number): Promise<Free
   for (let round = 0; round < freezes; round += 1) {
     const tasks = Array.from({ length: TASKS_A_ROUND }, (_, n) => `freeze-${round}-${n}`);
     taskIds.push(...tasks);
+    const before = sides.map(({ provider }) => provider.requests().length);
     await Promise.all(
       tasks.map((taskId) =>
         fleet.tasks.start(
@@ -49,11 +50,14 @@ export async function freezeAndThaw(fleet: Fleet, freezes: number): Promise<Free
         ),
       ),
     );
-    // Without a pause between look and freeze: the providers run in this very process and send nothing in between.
+    // Without a pause between look and freeze: the providers run in this very process and send nothing in between. On a slow machine one
+    // call may be over before another begins.
     const victim = await eventually(() => {
       const busiest = sides.toSorted((a, b) => streaming(b).length - streaming(a).length)[0];
-      const streams = sides.reduce((sum, side) => sum + streaming(side).length, 0);
-      if (busiest === undefined || streams < TASKS_A_ROUND) throw new Error('not all calls are streaming');
+      const now = sides.flatMap(({ provider }, n) => provider.requests().slice(before[n]));
+      const begun = now.filter((one) => one.outcome !== null || isStreaming(one));
+      if (busiest === undefined || streaming(busiest).length === 0 || begun.length < TASKS_A_ROUND)
+        throw new Error('not all calls have begun, or none is streaming');
       busiest.worker.freeze();
       return busiest;
     }, PATIENCE_MS);
@@ -75,9 +79,13 @@ export async function freezeAndThaw(fleet: Fleet, freezes: number): Promise<Free
   return { ...comparison, freezes, tasks: taskIds.length, frozenAttempts: frozen.size };
 }
 
-/** In mid-stream, and far from its end. */
 function streaming({ provider }: { readonly provider: { requests(): LoggedRequest[] } }): LoggedRequest[] {
-  return provider.requests().filter((one) => one.outcome === null && one.outputTokensSent > 2);
+  return provider.requests().filter(isStreaming);
+}
+
+/** In mid-stream. */
+export function isStreaming({ outcome, outputTokensSent }: LoggedRequest): boolean {
+  return outcome === null && outputTokensSent > 2;
 }
 
 async function corrected(
