@@ -87,7 +87,7 @@ function takeTurns(name: string, begin: (task: { taskId: string; runId: string }
 
 async function beginTask(redis: Redis, { taskId, runId }: { taskId: string; runId: string }): Promise<void> {
   const { ring, meta } = eventKeys(redis.prefix, taskId);
-  const args = [await redis.runId(), runId, 1, 0, 3_600_000, 0];
+  const args = [await redis.runId(), runId, 1, 0, 3_600_000, 0, 0];
   await redis.run(eventFunctions['begin-epoch'], [ring, meta], args);
 }
 

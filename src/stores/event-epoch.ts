@@ -81,14 +81,21 @@ async function beginEpoch(
   if (raised === undefined) return undefined;
   const keys = eventKeys(redis.prefix, task.taskId);
   const ttlMs = raised.ended ? TTL_AFTER_END_MS : TTL_MS;
-  const args = [server, task.runId, epoch, raised.seq.toString(), ttlMs, raised.ended ? 1 : 0];
+  const { seq, ended, pending } = raised;
+  const args = [server, task.runId, epoch, seq.toString(), ttlMs, ended ? 1 : 0, pending ? 1 : 0];
   await redis.run(eventFunctions['begin-epoch'], [keys.ring, keys.meta], [...args, ...raised.calls]);
   return epoch;
 }
 
 type Raise = MilestoneTask & { readonly from: number; readonly epoch: number };
-/** `calls`: names and values of what Redis has to know of them. */
-type Raised = { readonly seq: bigint; readonly ended: boolean; readonly calls: readonly (string | number)[] };
+type Raised = {
+  readonly seq: bigint;
+  readonly ended: boolean;
+  /** Milestones have no number that were visible before, or should have been. */
+  readonly pending: boolean;
+  /** Names and values of what Redis has to know of calls. */
+  readonly calls: readonly (string | number)[];
+};
 
 const RAISE = 'update tasks set epoch = $4 where task_id = $1 and run_id = $2 and epoch = $3';
 
@@ -102,7 +109,7 @@ async function raiseFirst(sql: Sql, { taskId, runId, from, epoch }: Raise): Prom
      returning (select coalesce(max(seq), 0) from events where task_id = $1) as seq`,
     [taskId, runId, from, epoch],
   );
-  return rows[0] === undefined ? undefined : { seq: rows[0].seq, ended: false, calls: [] };
+  return rows[0] === undefined ? undefined : { seq: rows[0].seq, ended: false, pending: false, calls: [] };
 }
 
 /**
@@ -116,7 +123,8 @@ async function raiseNext(sql: Sql, { taskId, runId, from, epoch }: Raise): Promi
   await reopenLater(sql, taskId, runId);
   const { rows } = await sql.query<Omit<Raised, 'calls'>>(
     `select coalesce(max(seq), 0) as seq,
-       coalesce(bool_or(run_id = $2 and type = 'stream_end' and seq is not null), false) as ended
+       coalesce(bool_or(run_id = $2 and type = 'stream_end' and seq is not null), false) as ended,
+       coalesce(bool_or(run_id = $2 and seq is null and epoch is null), false) as pending
      from events where task_id = $1`,
     [taskId, runId],
   );

@@ -50,7 +50,11 @@ export function createEvents(postgres: Postgres, redis: Redis, options: EventOpt
     async publishDeltas(task: MilestoneTask, deltas: readonly Delta[]): Promise<readonly boolean[]> {
       if (deltas.length === 0) return [];
       const events = deltas.map((delta) => ({ kind: 'delta', delta }) as const);
-      const published = await publish({ task, events, epoch: undefined });
+      let published = await publish({ task, events, epoch: undefined });
+      while (published.kind === 'pending') {
+        await pending.publish(task);
+        published = await publish({ task, events, epoch: undefined, settles: published.epoch });
+      }
       if (published.kind !== 'published') return deltas.map(() => false);
       return published.seqs.map((seq) => seq >= 0);
     },

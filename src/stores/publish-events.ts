@@ -53,6 +53,8 @@ export type Published =
       /** Of each event: its number; 0 for a delta that was visible before; -1 where it was refused. */
       readonly seqs: readonly number[];
     }
+  /** Milestones that an older epoch left without a number come first in this one. */
+  | { readonly kind: 'pending'; readonly epoch: number }
   /** The task is in another epoch than the caller knew: what has no number must be read again. */
   | { readonly kind: 'moved' }
   /** Nothing of this run is published any more. */
@@ -65,6 +67,8 @@ export type PublishRequest = {
   readonly events: readonly NewEvent[];
   /** The epoch that the task was in when the events were read; undefined: whichever it is in. */
   readonly epoch: number | undefined;
+  /** `all`: no other milestone of the run is without a number. A number: what had none when this epoch began was published in it. */
+  readonly settles?: 'all' | number;
 };
 
 export type PublishEvents = ReturnType<typeof createPublishEvents>;
@@ -79,12 +83,12 @@ export function createPublishEvents(postgres: Postgres, redis: Redis, options: E
     let { epoch } = request;
     const calls = [...new Set(events.flatMap((event) => callOf(event) ?? []))];
     const keys = keysOf(redis.prefix, task.taskId, calls);
-    const packed = pack(events, calls);
+    const packed = [request.settles ?? '', ...pack(events, calls)];
     for (let waitedAt: number | undefined; ; ) {
       const server = await redis.runId();
       const args = [server, task.runId, ...settingsOf(options), task.taskId, epoch ?? '', ...packed];
       const answer = (await redis.run(eventFunctions.publish, keys, args)) as Answer;
-      if (answer[0] === 'OK') return read(events, answer, options.onPublished);
+      if (answer[0] !== 'MISS') return read(events, answer, options.onPublished);
       const [, seenEpoch, seenRun] = answer;
       const next = await epochs.settle({ task, server, seenEpoch: Number(seenEpoch), seenRun, waitedAt });
       if (next.kind !== 'again') return next;
@@ -106,14 +110,19 @@ function settingsOf({ ringCapacity, liveCapacity = LIVE_CAPACITY, keepsDeltas }:
   return [ringCapacity, TTL_MS, TTL_AFTER_END_MS, MAX_CALL_TEXT_BYTES, liveCapacity, keeps];
 }
 
-type Answer = readonly ['OK', string, string, ...number[]] | readonly ['MISS', string, string];
+type Answer =
+  | readonly ['OK', string, string, ...number[]]
+  | readonly ['PENDING', string]
+  | readonly ['MISS', string, string];
 
 /** The answer names exceptions alone: everything else has the numbers after the one before. */
 function read(
   events: readonly NewEvent[],
-  [, epoch, seqBefore, ...pairs]: Extract<Answer, readonly ['OK', ...unknown[]]>,
+  answer: Exclude<Answer, readonly ['MISS', ...unknown[]]>,
   onPublished: EventOptions['onPublished'],
 ): Published {
+  if (answer[0] === 'PENDING') return { kind: 'pending', epoch: Number(answer[1]) };
+  const [, epoch, seqBefore, ...pairs] = answer;
   const before = Number(seqBefore);
   const exceptions = new Map<number, number>();
   for (let at = 0; at < pairs.length; at += 2) exceptions.set(pairs[at] ?? 0, pairs[at + 1] ?? -1);

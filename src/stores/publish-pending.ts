@@ -67,22 +67,40 @@ async function publishAll(
   { task, isSwept }: { task: MilestoneTask; isSwept: boolean },
 ): Promise<number> {
   let shown = 0;
-  for (let after = 0n; ; ) {
-    const rows = await readPending(postgres, task, after);
+  for (let at = BEGINNING; ; ) {
+    const rows = await readPending(postgres, task, at.ordinal);
     const [first, last] = [rows[0], rows.at(-1)];
     if (first === undefined || last === undefined) return shown;
-    const events = rows.map((milestone) => ({ kind: 'milestone', milestone }) as const);
-    const published = await publish({ task, events, epoch: first.epoch ?? 0 });
+    const published = await publishPage(publish, task, { rows, first, before: at });
     if (published.kind === 'left') return shown;
-    if (published.kind !== 'moved') {
+    if (published.kind === 'published' || published.kind === 'over') {
       const outcome = outcomeOf(task, rows, published);
       shown += outcome.shown;
       await refuse(postgres, task, outcome.refused);
       if (isSwept) await writeNumbers(postgres, outcome.known);
       if (rows.length < PAGE) return shown;
     }
-    after = published.kind === 'moved' ? 0n : last.ordinal;
+    at = published.kind === 'published' ? { ordinal: last.ordinal, epoch: published.epoch } : BEGINNING;
   }
+}
+
+/** How far a task's pending milestones are published, and in which epoch. */
+type Place = { readonly ordinal: bigint; readonly epoch: number | undefined };
+
+const BEGINNING: Place = { ordinal: 0n, epoch: undefined };
+
+type Page = { readonly rows: readonly PendingRow[]; readonly first: PendingRow; readonly before: Place };
+
+async function publishPage(
+  publish: PublishEvents,
+  task: MilestoneTask,
+  { rows, first, before }: Page,
+): Promise<Published> {
+  // What was published before may have no number in an epoch that has begun since, and comes first there.
+  if (before.epoch !== undefined && before.epoch !== first.epoch) return { kind: 'moved' };
+  const events = rows.map((milestone) => ({ kind: 'milestone', milestone }) as const);
+  const settles = rows.length < PAGE ? ({ settles: 'all' } as const) : {};
+  return publish({ task, events, epoch: first.epoch ?? 0, ...settles });
 }
 
 /** Row and epoch are of one moment: from a row without a number at that time no older epoch can take it any more. */
@@ -103,7 +121,7 @@ async function readPending(
 function outcomeOf(
   task: MilestoneTask,
   rows: readonly PendingRow[],
-  published: Exclude<Published, { kind: 'moved' | 'left' }>,
+  published: Exclude<Published, { kind: 'pending' | 'moved' | 'left' }>,
 ) {
   if (published.kind === 'over') return { shown: 0, refused: rows.map((row) => row.id), known: [] };
   const { epoch, before, seqs } = published;

@@ -25,6 +25,7 @@ afterAll(() => servers[Symbol.asyncDispose]());
 test.each([
   ['of which nothing is lost', { drops: false, losesRedis: false, isShort: false }],
   ['of whose text pieces are dropped', { drops: true, losesRedis: false, isShort: false }],
+  ['whose Redis is lost', { drops: false, losesRedis: true, isShort: false }],
   ['whose Redis is lost, and short of memory', { drops: true, losesRedis: true, isShort: true }],
 ])(
   'readers of tasks %s are told the same story',
@@ -80,7 +81,7 @@ async function takeStep(stage: Stage, random: () => number, mode: Mode): Promise
   else if (what < 0.86) await stage.restart(call);
   else if (what < 0.9) call.isLost ||= mode.drops;
   else if (what < 0.94) stage.keeps.deltas = !(mode.isShort && stage.keeps.deltas);
-  else if (what < 0.96) await (mode.losesRedis ? stage.loseRedis() : undefined);
+  else if (what < 0.96) await (mode.losesRedis ? stage.loseRedis(random() < 0.5) : undefined);
   else await stage.tell({ type: 'rate_wait' });
 }
 
@@ -146,12 +147,11 @@ function openStage(seed: number, story: Story) {
       Object.assign(call, { attempt: call.attempt + 1, k: 0, text: '', isLost: false });
       await tell({ type: 'attempt_reset', ...before }, { type: 'call_started', ...of(call) });
     },
-    /** What it has of this task, that is. */
-    async loseRedis() {
-      await stored.persisted();
-      const { ring, meta, text } = eventKeys(servers.prefix, taskId);
+    /** What it has of this task, that is, and perhaps numbers that are not in Postgres. */
+    async loseRedis(losesLog: boolean) {
+      const { ring, meta, text, log } = eventKeys(servers.prefix, taskId);
       const texts = Array.from({ length: calls }, (_, n) => text(`${taskId}:${runId}:s${n + 1}:1`));
-      await servers.redis.command((client) => client.del(ring, meta, ...texts));
+      await servers.redis.command((client) => client.del(ring, meta, ...texts, ...(losesLog ? [log] : [])));
     },
     async end() {
       for (const call of [...open]) await this.complete(call);

@@ -5,6 +5,8 @@ import { eventFunctions } from '../../src/stores/event-functions.ts';
 import { createEventLog } from '../../src/stores/event-log.ts';
 import { eventKeys } from '../../src/stores/keys.ts';
 import type { Postgres } from '../../src/stores/postgres.ts';
+import { createPublishEvents } from '../../src/stores/publish-events.ts';
+import { createPublishPending } from '../../src/stores/publish-pending.ts';
 import type { EventDraft } from '../../src/task/event.ts';
 import { openTestStores, persistEvents, type TestStores } from '../support/stores.ts';
 import { delta, END, eventsStage, type StagedTask, step, steps } from './events-stage.ts';
@@ -18,6 +20,7 @@ beforeAll(async () => {
 
 afterAll(() => test[Symbol.asyncDispose]());
 
+const OPTIONS = { ringCapacity: 512, onPublished: () => undefined };
 const NEVER_CLAIMS = { claimAfterMs: 3_600_000, onRefused: () => undefined };
 
 describe('a Redis that lost a task', () => {
@@ -33,6 +36,39 @@ describe('a Redis that lost a task', () => {
       [2, 4, 'next'],
     ]);
     expect((await rows(task)).map((row) => row.seq)).toEqual([1, 2, 3, 4]);
+  });
+
+  it('shows milestones that it lost before the text of the call that they began', async () => {
+    const task = await begin();
+    await test.stores.events.append(task, steps(2));
+    await test.stores.events.publishDelta(task, delta(0));
+    await lose(task, 'call');
+    expect(await test.stores.events.publishDeltas(task, [delta(1), delta(2)])).toEqual([true, true]);
+    expect(await visible(task)).toEqual(['2-1 e1', '2-2 e2', '2-3 call_delta', '2-4 call_delta']);
+    await test.stores.events.publishDelta(task, delta(3));
+    await test.stores.events.append(task, [step('next')]);
+    expect((await visible(task)).slice(4)).toEqual(['2-5 call_delta', '2-6 next']);
+  });
+
+  it('shows them in their order also where it is lost between two pages of them', async () => {
+    const task = await begin();
+    await test.stores.events.append(task, steps(2));
+    const reader = createPublishEvents(test.postgres, test.redis, OPTIONS);
+    let pages = 0;
+    const pending = createPublishPending(test.postgres, async (request) => {
+      const published = await reader(request);
+      pages += 1;
+      if (pages > 1) return published;
+      await lose(task);
+      const events = [{ kind: 'delta', delta: delta(0) }] as const;
+      expect(await reader({ task, events, epoch: undefined })).toEqual({ kind: 'pending', epoch: 2 });
+      return published;
+    });
+    await write(task, steps(130, 'more'));
+    await pending.publish(task);
+    await test.stores.events.publishDelta(task, delta(0));
+    const names = [...steps(2), ...steps(130, 'more')].map(({ id }, n) => `2-${n + 1} ${id}`);
+    expect(await visible(task)).toEqual([...names, '2-133 call_delta']);
   });
 
   it('is not trusted when it is another server with an old snapshot', async () => {
@@ -80,17 +116,17 @@ describe('a Redis that lost a task', () => {
       await slow.reached;
       await lose(task);
       if (when === 'before') await goOn(slow, held);
-      // The epoch is begun by text, so that it has the number that the milestone had.
+      // The epoch is begun by text, for which a milestone that is without a number makes room.
       await test.stores.events.publishDelta(task, delta(0));
       if (when === 'after') await goOn(slow, held);
       await test.stores.events.append(task, [step('quick')]);
       expect(await numbered(task)).toEqual(
         when === 'before'
           ? ['e1 1-1', 'e2 1-2', 'slow 1-3', 'quick 2-5']
-          : ['e1 1-1', 'e2 1-2', 'slow 2-4', 'quick 2-5'],
+          : ['e1 1-1', 'e2 1-2', 'slow 2-3', 'quick 2-5'],
       );
       expect(await visible(task)).toEqual(
-        when === 'before' ? ['2-4 call_delta', '2-5 quick'] : ['2-3 call_delta', '2-4 slow', '2-5 quick'],
+        when === 'before' ? ['2-4 call_delta', '2-5 quick'] : ['2-3 slow', '2-4 call_delta', '2-5 quick'],
       );
     },
   );
@@ -119,9 +155,9 @@ describe('a Redis that lost a task', () => {
     await test.redis.command((client) => client.hset(meta, { server: 'another' }));
     await test.stores.events.publishDelta(task, delta(0));
     await persist();
-    expect(await numbered(task)).toEqual(['e1 null-null', 'e2 null-null']);
+    expect(await visible(task)).toEqual(['2-1 e1', '2-2 e2', '2-3 call_delta']);
     await test.stores.events.append(task, [step('next')]);
-    expect(await numbered(task)).toEqual(['e1 2-2', 'e2 2-3', 'next 2-4']);
+    expect(await numbered(task)).toEqual(['e1 2-1', 'e2 2-2', 'next 2-4']);
   });
 
   it('neither loses nor doubles a milestone while it is lost again and again', async () => {
@@ -242,7 +278,7 @@ describe('an epoch that was raised and did not begin, since its publisher died',
     const { ring: ringKey, meta } = eventKeys(test.prefix, task.taskId);
     await lose(task);
     await test.stores.events.append(task, [step('b')]);
-    const args = [await test.redis.runId(), task.runId, 1, 0, 60_000, 0];
+    const args = [await test.redis.runId(), task.runId, 1, 0, 60_000, 0, 0];
     expect(await test.redis.run(eventFunctions['begin-epoch'], [ringKey, meta], args)).toBe(0);
     expect(await visible(task)).toEqual(['2-1 a', '2-2 b']);
   });

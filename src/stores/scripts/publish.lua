@@ -1,8 +1,9 @@
 -- Makes a batch of events of one task visible in one step: de-duplication, sequence, ring, call texts, and the two feeds of the shard.
 -- KEYS: ring, meta, live feed, log feed, count (the number of the newest entry of the live feed), then the text of each call
 -- ARGV: Redis run id, Temporal run id, ring capacity, ttlMs, ttlMs after the end, largest call text, capacity of the live feed, '1' where
---   deltas are kept in the ring, task id, the epoch that the task is in by the caller's knowledge ('' for any), number of calls, number
---   of milestones;
+--   deltas are kept in the ring, task id, the epoch that the task is in by the caller's knowledge ('' for any), 'all' where these are all
+--   milestones without a number, or the epoch in which all were published that had none at its beginning ('' for neither), number of calls,
+--   number of milestones;
 --   bodies of all events as a JSON array, their lengths in bytes, separated by commas, and for the log a JSON array of [event id, index
 --   in the batch from 1] of all milestones;
 --   names of fields of meta: 'order:', 'k:', 'attempt:' .. call key for each call, 'id:' .. event id (as JSON) for each milestone;
@@ -15,27 +16,31 @@
 --     'd', n, call, order, attempt key, k of the first, texts of all in one, lengths of each in bytes, separated by commas
 --                                                      deltas of one attempt, one after the other
 -- meta is a hash: server, run, epoch, seq, ended; 'id:<event id>' -> seq; of each call the newest attempt, its order, and its last k; fresh,
---   the time at which its expiry was set last, in hundreds of seconds
+--   the time at which its expiry was set last, in hundreds of seconds; pending, while milestones have no number that an older epoch may have
+--   shown: they come before all else in this one
 -- Returns {'MISS', epoch, run} when the counter is not that of this server, run and epoch: what it is of, or '' and '' where this server
---   has none. Else {'OK', epoch, seq before, then pairs: index of an event from 1, its answer}. Events that are not named were given the
---   numbers that follow, one after the other. Answers: the number that a milestone had already, 0 for a delta that was there, -1 for what
---   is refused, because the run has ended or a newer attempt of the call has begun.
+--   has none; {'PENDING', epoch} when other milestones come first. Else {'OK', epoch, seq before, then pairs: index of an event from 1, its
+--   answer}. Events that are not named were given the numbers that follow, one after the other. Answers: the number that a milestone had
+--   already, 0 for a delta that was there, -1 for what is refused, because the run has ended or a newer attempt of the call has begun.
 -- Entries: live {n, t, r, e, s, b, d}: task, run, epoch, number of the first event, bodies as a JSON array, '1' where the ring has the deltas
 --   too; ring {s, b}, with the number of the last event in its id; log {t, r, e, s, m}: number before the first event, and a JSON array of [event id, what to add to it].
 -- What takes time is calls of Redis, and tables and texts that are built: so there is one entry for each batch, and its texts come ready,
 -- as they are where every event is new.
 local meta = KEYS[2]
-local calls = ARGV[11] + 0
-local at = 16 + 3 * calls + ARGV[12]
-local known = redis.call('HMGET', meta, 'server', 'run', 'epoch', 'seq', 'ended', 'fresh', unpack(ARGV, 16, at - 1))
+local calls = ARGV[12] + 0
+local at = 17 + 3 * calls + ARGV[13]
+local known = redis.call('HMGET', meta, 'server', 'run', 'epoch', 'seq', 'ended', 'fresh', 'pending', unpack(ARGV, 17, at - 1))
 if known[1] ~= ARGV[1] then return { 'MISS', '', '' } end
 local epoch = known[3]
 if known[2] ~= ARGV[2] or (ARGV[10] ~= '' and epoch ~= ARGV[10]) then return { 'MISS', epoch, known[2] } end
+local isSettled = ARGV[11] == 'all' or ARGV[11] == epoch
+if known[7] and not isSettled and ARGV[10] == '' then return { 'PENDING', epoch } end
 
 -- After a restart the counter counts for nothing, and a replica is another server: neither needs to be told of anything but the log.
 redis.set_repl(redis.REPL_NONE)
+if known[7] and isSettled then redis.call('HDEL', meta, 'pending') end
 local before, ended, maxText = known[4] + 0, known[5] == '1', ARGV[6] + 0
-local seq, index, field, logged = before, 0, 6 + 3 * calls, false
+local seq, index, field, logged = before, 0, 7 + 3 * calls, false
 local changes, changed = { 'seq', 0 }, 2
 local answer = { 'OK', epoch, known[4] }
 -- Indexes of events that are left out, and of those whose body says that text was lost; nil where there is none.
@@ -85,7 +90,7 @@ end
 
 -- Order, last k and attempt of the newest attempt of a call lie side by side in `known`. A newer one begins its text anew.
 local function supersede(call, order, attempt)
-  local place = 4 + 3 * call
+  local place = 5 + 3 * call
   if order <= (known[place] or -1) + 0 then return end
   redis.call('DEL', KEYS[5 + call])
   known[place], known[place + 1], known[place + 2] = order, -1, attempt
@@ -95,7 +100,7 @@ local function supersede(call, order, attempt)
 end
 
 local function showDeltas(count, call, order, attempt, k, text, lengths)
-  local place = 4 + 3 * call
+  local place = 5 + 3 * call
   if ended or order < (known[place] or -1) + 0 then
     for _ = 1, count do leaveOut(-1) end
     return
@@ -133,15 +138,15 @@ local function completeCall(call, order, attempt, bytes)
   local key = KEYS[5 + call]
   if bytes > 0 then
     local length = redis.call('STRLEN', key)
-    if known[6 + 3 * call] ~= attempt or length ~= bytes then
+    if known[7 + 3 * call] ~= attempt or length ~= bytes then
       lost = lost or {}
       lost[index] = true
     end
   end
   redis.call('PEXPIRE', key, ARGV[5])
   -- A trip with text that was given up may arrive yet: behind the end of its call it would stand behind the whole answer.
-  known[4 + 3 * call] = order
-  change(ARGV[13 + 3 * call], order)
+  known[5 + 3 * call] = order
+  change(ARGV[14 + 3 * call], order)
 end
 
 while at <= #ARGV do
@@ -170,11 +175,11 @@ while at <= #ARGV do
 end
 if seq == before then return answer end
 
-local batch, log = ARGV[13], ARGV[15]
+local batch, log = ARGV[14], ARGV[16]
 -- In the ring: rows of events, by their first and their last among those that are shown.
 local bodies, rows
 if out or lost or ARGV[8] ~= '1' then
-  local all, entries = cut(batch, ARGV[14], { at = 2, gap = 1 }), {}
+  local all, entries = cut(batch, ARGV[15], { at = 2, gap = 1 }), {}
   local ofLog = cjson.decode(log)
   local n, milestone = 0, 1
   bodies, rows = {}, {}
@@ -183,7 +188,7 @@ if out or lost or ARGV[8] ~= '1' then
     if not (out and out[i]) then
       n = n + 1
       bodies[n] = lost and lost[i] and string.sub(all[i], 1, -2) .. ',"textLost":true}' or all[i]
-      if isMilestone then entries[#entries + 1] = '[' .. string.sub(ARGV[15 + 3 * calls + milestone], 4) .. ',' .. n .. ']' end
+      if isMilestone then entries[#entries + 1] = '[' .. string.sub(ARGV[16 + 3 * calls + milestone], 4) .. ',' .. n .. ']' end
       if isMilestone or ARGV[8] == '1' then
         if rows[#rows] == n - 1 then
           rows[#rows] = n
