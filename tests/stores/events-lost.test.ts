@@ -45,6 +45,8 @@ describe('a Redis that lost a task', () => {
     await lose(task, 'call');
     expect(await test.stores.events.publishDeltas(task, [delta(1), delta(2)])).toEqual([true, true]);
     expect(await visible(task)).toEqual(['2-1 e1', '2-2 e2', '2-3 call_delta', '2-4 call_delta']);
+    const { meta } = eventKeys(test.prefix, task.taskId);
+    expect(await test.redis.command((client) => client.hexists(meta, 'pending'))).toBe(0);
     await test.stores.events.publishDelta(task, delta(3));
     await test.stores.events.append(task, [step('next')]);
     expect((await visible(task)).slice(4)).toEqual(['2-5 call_delta', '2-6 next']);
