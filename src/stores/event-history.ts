@@ -15,15 +15,20 @@ type Row = {
 };
 
 const PAGE = 500;
+const MAX_ORDINAL = '9223372036854775807';
 
-/** Milestones with a higher number, oldest first. @param standing Redis' part, read before this; undefined: Redis has none */
+/**
+ * Milestones with a higher number, oldest first.
+ * @param standing Redis' part, read before this; undefined: Redis has none, and nobody says what comes before the rows behind one that has
+ *   no number: these are left out, the end of the run among them
+ */
 export async function readHistory(
   postgres: Postgres,
   taskId: string,
   { afterSeq, standing }: { readonly afterSeq: number; readonly standing: Standing | undefined },
 ): Promise<readonly TaskEvent[]> {
   const given = new Map(standing?.milestones.map(({ id, seq }) => [id, seq]));
-  const rows = await numberedRows(postgres, taskId, afterSeq);
+  const rows = await numberedRows(postgres, taskId, { afterSeq, hasGaps: standing !== undefined });
   const known = new Set(rows.map(({ id }) => id));
   const unnumbered = [...given].flatMap(([id, seq]) => (known.has(id) || seq <= afterSeq ? [] : [id]));
   if (unnumbered.length > 0) {
@@ -47,13 +52,20 @@ export async function readHistory(
 }
 
 /** Of the present run alone: the last numbers of a run before may reach their rows after its successor's beginning was looked up. */
-async function numberedRows(postgres: Postgres, taskId: string, afterSeq: number): Promise<Row[]> {
+async function numberedRows(
+  postgres: Postgres,
+  taskId: string,
+  { afterSeq, hasGaps }: { readonly afterSeq: number; readonly hasGaps: boolean },
+): Promise<Row[]> {
   const all: Row[] = [];
   for (;;) {
     const { rows } = await postgres.query<Row>(
-      `select id, type, at, body, seq, epoch from events where task_id = $1 and seq > $2
-         and run_id = (select run_id from tasks where task_id = $1) order by seq limit $3`,
-      [taskId, Number(all.at(-1)?.seq ?? afterSeq), PAGE],
+      `with run as (select run_id as id from tasks where task_id = $1)
+       select id, type, at, body, seq, epoch from events where task_id = $1 and seq > $2 and run_id = (select id from run)
+         and ($4 or ordinal < coalesce((select min(ordinal) from events
+           where task_id = $1 and run_id = (select id from run) and seq is null and epoch is null), ${MAX_ORDINAL}))
+       order by seq limit $3`,
+      [taskId, Number(all.at(-1)?.seq ?? afterSeq), PAGE, hasGaps],
     );
     all.push(...rows);
     if (rows.length < PAGE) return all;

@@ -1,9 +1,10 @@
 // Readers that leave at the worst moment, of tasks whose text was lost in part, or with a position that nobody gave them.
 
 import { randomUUID } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { catchUp } from '../../src/gateway/catch-up.ts';
 import type { FollowOptions } from '../../src/gateway/follow.ts';
+import { createPresents } from '../../src/gateway/presents.ts';
 import type { EventType, TaskEvent } from '../../src/task/event.ts';
 import { eventually } from '../support/eventually.ts';
 import { openTestStores, storesOn, type TestStores } from '../support/stores.ts';
@@ -145,6 +146,39 @@ describe('a text', () => {
     const rest = await catchUp(stores, 't', first);
     expect(textOf([first, ...rest.events].filter((event) => event?.callKey === 'b') as TaskEvent[])).toBe(
       'all of b',
+    );
+  });
+});
+
+describe('an end that is in Postgres before all that came before it', () => {
+  test.each([
+    ['is not told while Redis is away', () => Promise.reject(new Error('away'))],
+    ['is not told while Redis has nothing', async () => undefined],
+  ])('%s', async (_, standing) => {
+    const task = newTask();
+    await task.begin();
+    await task.startCall();
+    await task.delta('an answer');
+    await task.completeCall('an answer');
+    await task.end();
+    await task.persisted();
+    const { rows } = await servers.postgres.query(
+      `update events e set seq = null, epoch = null from events b
+       where e.task_id = $1 and e.type = 'call_started' and b.task_id = e.task_id and b.id = e.id returning b.id, b.seq, b.epoch`,
+      [task.taskId],
+    );
+    const ask = vi.fn(standing);
+    const presents = createPresents({ ...servers.stores.events, standing: ask });
+    const reader = startFollowing({ ...followStoresOf(servers), presents }, task.taskId);
+    // It has what it gets, or asks again.
+    await eventually(() => expect(ask.mock.calls.length + reader.events.length).toBeGreaterThan(1));
+    expect(typesOf(reader.events)).toMatch(/^(task_started step_started)?$/);
+    await servers.postgres.query('update events set seq = $3, epoch = $4 where task_id = $1 and id = $2', [
+      ...[task.taskId, rows[0]?.['id'], rows[0]?.['seq'], rows[0]?.['epoch']],
+    ]);
+    await reader.stop();
+    expect(typesOf((await readAll(task.taskId)).filter(({ type }) => type !== 'call_delta'))).toBe(
+      'task_started step_started call_started call_completed task_completed stream_end',
     );
   });
 });
