@@ -15,7 +15,9 @@ type Row = {
 };
 
 const PAGE = 500;
-const MAX_ORDINAL = '9223372036854775807';
+
+/** Where the first row of the task `$1` is that has no number yet: those behind it may get other ones, and lack what comes before them. */
+export const FIRST_OPEN = `coalesce((select min(ordinal) from events where task_id = $1 and seq is null and epoch is null), ${2n ** 63n - 1n})`;
 
 /**
  * Milestones with a higher number, oldest first.
@@ -60,10 +62,8 @@ async function numberedRows(
   const all: Row[] = [];
   for (;;) {
     const { rows } = await postgres.query<Row>(
-      `with run as (select run_id as id from tasks where task_id = $1)
-       select id, type, at, body, seq, epoch from events where task_id = $1 and seq > $2 and run_id = (select id from run)
-         and ($4 or ordinal < coalesce((select min(ordinal) from events
-           where task_id = $1 and run_id = (select id from run) and seq is null and epoch is null), ${MAX_ORDINAL}))
+      `select id, type, at, body, seq, epoch from events where task_id = $1 and seq > $2
+         and run_id = (select run_id from tasks where task_id = $1) and ($4 or ordinal < ${FIRST_OPEN})
        order by seq limit $3`,
       [taskId, Number(all.at(-1)?.seq ?? afterSeq), PAGE, hasGaps],
     );

@@ -3,7 +3,7 @@
 // no more, from Postgres.
 
 import type { Cursor, EventDraft, EventType, TaskEvent } from '../task/event.ts';
-import { readHistory } from './event-history.ts';
+import { FIRST_OPEN, readHistory } from './event-history.ts';
 import { type CallText, readStanding, type Standing, toTaskEvents } from './event-standing.ts';
 import { EVENT_SHARDS, eventKeys, feedKeys } from './keys.ts';
 import { type MilestoneTask, writeMilestones } from './milestones.ts';
@@ -85,10 +85,11 @@ export function createEvents(postgres: Postgres, redis: Redis, options: EventOpt
       return events.filter(isAfter).slice(0, count);
     },
 
-    /** Stored milestones with a higher sequence number, oldest first. */
+    /** Stored milestones with a higher sequence number, oldest first; none behind one that has no number yet, so that nobody passes it. */
     async stored(taskId: string, afterSeq: number, count: number): Promise<readonly TaskEvent[]> {
       const { rows } = await postgres.query<StoredRow>(
-        'select id, type, at, body, seq, epoch from events where task_id = $1 and seq > $2 order by seq limit $3',
+        `select id, type, at, body, seq, epoch from events where task_id = $1 and seq > $2 and ordinal < ${FIRST_OPEN}
+         order by seq limit $3`,
         [taskId, afterSeq, count],
       );
       return rows.map((row) => ({

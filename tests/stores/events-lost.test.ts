@@ -143,6 +143,8 @@ describe('a Redis that lost a task', () => {
     const quick = createEventLog(test.postgres, test.redis, { ...NEVER_CLAIMS, batchSize: 10 });
     await quick.openPersister('quick').pass();
     expect((await rowsNow(task)).map((row) => row.id)).toEqual(['second', 'end', 'first']);
+    // A list that went on from there would never show the first.
+    expect(await test.stores.events.stored(task.taskId, 0, 10)).toEqual([]);
     await lose(task);
     expect(await test.stores.events.sweep(0)).toBeGreaterThan(0);
     await goOn(slow, held);
