@@ -117,11 +117,7 @@ describe('createRedis', () => {
     await using redis = await open();
     expect(await takesWrites(redis)).toBe(true);
     await redis.command((client) => client.config('SET', ...broken));
-    const refused = redis.run(
-      holdFunctions.release,
-      ['h', 'l', 'd', 's'],
-      ['a#1', 'a', 'void', '0', 0, 1_000],
-    );
+    const refused = redis.run(holdFunctions.renew, ['h', 'l'], ['a#1', 'a', 1_000, 0]);
     await expect(refused).rejects.toSatisfy(isRedisOutage);
     await redis.ping();
     expect(await takesWrites(redis)).toBe(false);
