@@ -16,8 +16,11 @@ const TURNS = 500;
 
 export const TTL_MS = 24 * 3_600_000;
 export const TTL_AFTER_END_MS = 10 * 60_000;
-/** Between raising an epoch in Postgres and its beginning in Redis lies one round trip; whoever raised it may have died there. */
-const BEGINNING_MS = 20;
+/**
+ * Between raising an epoch in Postgres and its beginning in Redis lies one round trip; whoever raised it may have died there. One that is
+ * only slow is not overtaken: what it then made visible would be told again in an epoch that nobody needed.
+ */
+const BEGINNING_MS = 100;
 
 export type Missed = {
   readonly task: MilestoneTask;
